@@ -1,0 +1,172 @@
+//! Every timer and limit, named, with its unit and where it comes from.
+//!
+//! Numbers that a wire format fixes live beside its codec; what may be tuned lives here.
+
+use core::time::Duration;
+
+/// The port a server listens on unless told otherwise; as in 2015.
+pub const DEFAULT_SERVER_PORT: u16 = 20000;
+
+/// The server's second port, for clients that ask how their NAT maps and filters (RFC 5780), is its first plus this.
+pub const ALTERNATE_PORT_OFFSET: u16 = 2;
+
+/// The largest datagram that is sent or accepted as application data, in bytes: it fits the smallest IPv6 path (1,280) with every header and room for a tunnel.
+pub const MAX_DATAGRAM: usize = 1200;
+
+/// Secrets shorter than this could be guessed by a hostile server; in bytes.
+pub const MIN_SECRET: usize = 16;
+
+/// How requests to the server are resent and given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Retransmission {
+    /// The first resend comes after this, each later one after twice the time before. RFC 8489 section 6.2.1 has 500 ms for a path that knows nothing; nearly all round trips are below 100 ms, and a lost first packet must not cost half a second.
+    pub initial: Duration,
+    /// Resends are never further apart than this.
+    pub maximum: Duration,
+    /// A server that answered nothing for this long is silent.
+    pub silence: Duration,
+}
+
+impl Default for Retransmission {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(100),
+            maximum: Duration::from_millis(1600),
+            silence: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Pace and bounds of connectivity checks (RFC 8445 section 14, with what measurement showed to be better).
+#[derive(Clone, Copy, Debug)]
+pub struct Checks {
+    /// Intervals between the checks of one pair before anything authenticated came from it. A first check may meet a firewall that the peer has not opened yet, a moment too early; the early resends repair that within milliseconds.
+    pub unproven: [Duration; 11],
+    /// How many checks go to an address that the server observed, before anything authenticated came from it: no more can be reflected by a lie.
+    pub observed_budget: u8,
+    /// How many go to a public address that the peer only claims.
+    pub claimed_budget: u8,
+    /// How many public addresses that are only claimed are checked at all.
+    pub claimed_addresses: u8,
+    /// The interval between checks of a pair once the peer was heard on it and until it is valid.
+    pub proven: Duration,
+    /// So many checks at that interval; later ones back off.
+    pub proven_burst: u8,
+    /// The longest interval between checks.
+    pub maximum: Duration,
+    /// So many checks may leave at one moment; the likeliest pairs are first.
+    pub burst: u8,
+    /// Beyond the burst, one check each such time (RFC 8445 section 14.2 asks for at least 5 ms).
+    pub pacing: Duration,
+    /// Pairs of one session at most (RFC 8445 section 6.1.2.5 has 100).
+    pub max_pairs: usize,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        const fn ms(millis: u64) -> Duration {
+            Duration::from_millis(millis)
+        }
+        Self {
+            unproven: [ms(5), ms(10), ms(20), ms(20), ms(20), ms(40), ms(80), ms(160), ms(320), ms(640), ms(1000)],
+            observed_budget: 12,
+            claimed_budget: 2,
+            claimed_addresses: 2,
+            proven: ms(15),
+            proven_burst: 40,
+            maximum: ms(1000),
+            burst: 10,
+            pacing: ms(5),
+            max_pairs: 64,
+        }
+    }
+}
+
+/// How a connection shows that it is alive (RFC 7675).
+#[derive(Clone, Copy, Debug)]
+pub struct Consent {
+    /// The mean time between consent checks; each is drawn from 0.8 to 1.2 times this (section 5.1).
+    pub interval: Duration,
+    /// Without an answer for this long the connection is lost (section 5.1).
+    pub expiry: Duration,
+}
+
+impl Default for Consent {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(5), expiry: Duration::from_secs(30) }
+    }
+}
+
+/// Everything that can be tuned in a [`Peer`](crate::peer::Peer).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct PeerConfig {
+    /// Requests to servers.
+    pub retransmission: Retransmission,
+    /// Connectivity checks.
+    pub checks: Checks,
+    /// Liveness of connections.
+    pub consent: Consent,
+    /// A connector asks its second server this much after the first, and so on.
+    pub server_stagger: Duration,
+    /// The longest time between two requests for a name that is not registered yet.
+    pub wait_backoff: Duration,
+    /// A session's candidates are trickled for this long after its introduction.
+    pub trickle: Duration,
+    /// The end of a connection is repeated until acknowledged, or for this long.
+    pub farewell: Duration,
+    /// Sessions of one listener that may be punching at once; further introductions are ignored until one ends.
+    pub max_pending_sessions: usize,
+    /// Introductions remembered by a listener so that each session is answered once.
+    pub max_remembered_sessions: usize,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            retransmission: Retransmission::default(),
+            checks: Checks::default(),
+            consent: Consent::default(),
+            server_stagger: Duration::from_millis(300),
+            wait_backoff: Duration::from_secs(1),
+            trickle: Duration::from_secs(30),
+            farewell: Duration::from_secs(3),
+            max_pending_sessions: 64,
+            max_remembered_sessions: 256,
+        }
+    }
+}
+
+/// Every limit of the rendezvous server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Clients are asked for a keepalive this often; NAT bindings for UDP live at least 30 s (Hätönen 2010), so 25.
+    pub keepalive: Duration,
+    /// Registrations at most.
+    pub max_registrations: usize,
+    /// Registrations from one IPv4 address or IPv6 /56 at most.
+    pub max_registrations_per_network: u32,
+    /// STUN Binding answers a second to one IPv4 /24 or IPv6 /56; 0 for no limit.
+    pub stun_rate: u32,
+    /// Introductions a second caused by one IPv4 address or IPv6 /56; 0 for no limit.
+    pub introduction_rate: u32,
+    /// Networks whose rates are remembered; when more come at once the oldest are forgotten.
+    pub max_rate_entries: usize,
+    /// A cookie is good for one to two of these.
+    pub cookie_epoch: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            keepalive: Duration::from_secs(25),
+            max_registrations: 100_000,
+            max_registrations_per_network: 1024,
+            stun_rate: 200,
+            introduction_rate: 100,
+            max_rate_entries: 65_536,
+            cookie_epoch: Duration::from_secs(60),
+        }
+    }
+}

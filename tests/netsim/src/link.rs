@@ -1,0 +1,72 @@
+//! Links: what happens to a datagram on its way between a host or site and the network it attaches to.
+
+use crate::random::Random;
+use std::time::Duration;
+
+/// The properties of a link, the same in both directions, each direction drawing its own luck.
+///
+/// The default is perfect: no delay, no loss. Delays are real time spent on the wire; there is no bandwidth and so no queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Link {
+    /// Time a datagram always takes, one way.
+    pub delay: Duration,
+    /// Upper end of the uniform extra time, `0..jitter`, drawn for each datagram; jitter alone can reorder.
+    pub jitter: Duration,
+    /// Probability, 0.0 to 1.0, that a datagram is lost.
+    pub loss: f64,
+    /// Probability, 0.0 to 1.0, that a datagram arrives twice.
+    pub duplicate: f64,
+    /// Probability, 0.0 to 1.0, that a datagram takes `reorder_delay` more.
+    pub reorder: f64,
+    /// Extra time of a datagram chosen by `reorder`.
+    pub reorder_delay: Duration,
+}
+
+impl Link {
+    /// A link that takes no time and loses nothing.
+    pub const PERFECT: Self = Self {
+        delay: Duration::ZERO,
+        jitter: Duration::ZERO,
+        loss: 0.0,
+        duplicate: 0.0,
+        reorder: 0.0,
+        reorder_delay: Duration::from_millis(10),
+    };
+
+    /// Returns a link with a delay in milliseconds one way, and no fault.
+    #[must_use]
+    pub const fn delay_ms(millis: u64) -> Self {
+        Self { delay: Duration::from_millis(millis), ..Self::PERFECT }
+    }
+
+    /// Returns the same link with a probability of loss.
+    #[must_use]
+    pub const fn with_loss(self, loss: f64) -> Self {
+        Self { loss, ..self }
+    }
+
+    /// Returns the same link with jitter.
+    #[must_use]
+    pub const fn with_jitter(self, jitter: Duration) -> Self {
+        Self { jitter, ..self }
+    }
+
+    /// Draws how long one datagram takes.
+    pub(crate) fn transit(&self, random: &mut Random) -> Duration {
+        let mut transit = self.delay;
+        if !self.jitter.is_zero() {
+            let jitter = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX);
+            transit += Duration::from_nanos(random.below(jitter));
+        }
+        if random.chance(self.reorder) {
+            transit += self.reorder_delay;
+        }
+        transit
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::PERFECT
+    }
+}
