@@ -1,0 +1,161 @@
+//! A candidate pair: one of our sockets and one address of the peer (RFC 8445 section 6.1.2), and when to check it.
+//!
+//! Routing picks the local address, so a pair needs no local candidate beyond the socket; once the peer was heard
+//! on a pair, answers and checks leave from the address that it reached.
+
+use alloc::collections::VecDeque;
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{Candidate, CandidateKind};
+use crate::{
+    config::Checks,
+    machine::{Instant, SocketId},
+    wire::stun::TransactionId,
+};
+
+/// Checks of one pair whose answers are still recognised: a round trip of 480 ms at the interval of 15 ms.
+const MAX_OUTSTANDING: usize = 32;
+
+/// A check that was sent and not answered.
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    transaction: TransactionId,
+    sent: Instant,
+    nominating: bool,
+}
+
+/// What an answer to a check tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub(super) rtt: Duration,
+    pub(super) nominating: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) socket: SocketId,
+    pub(super) remote: SocketAddr,
+    pub(super) kind: CandidateKind,
+    /// The local address that the peer reached, once it did.
+    pub(super) local: Option<IpAddr>,
+    /// An authenticated message came in on this pair.
+    pub(super) heard: bool,
+    /// A check of ours was answered: the pair works in both directions.
+    pub(super) valid: bool,
+    /// The controlling peer has chosen this pair.
+    pub(super) nominated: bool,
+    /// The controlled peer has acknowledged the choice.
+    pub(super) acknowledged: bool,
+    pub(super) rtt: Option<Duration>,
+    pub(super) last_sent: Option<Instant>,
+    pub(super) next_check: Option<Instant>,
+    priority: u64,
+    /// Checks since the pair was made, or since it was first heard.
+    checks: u32,
+    budget: u32,
+    outstanding: VecDeque<Outstanding>,
+}
+
+impl Pair {
+    pub(super) fn new(
+        socket: SocketId,
+        remote: &Candidate,
+        budget: u8,
+        local_priority: u32,
+        controlling: bool,
+    ) -> Self {
+        Self {
+            socket,
+            remote: remote.address,
+            kind: remote.kind,
+            local: None,
+            heard: false,
+            valid: false,
+            nominated: false,
+            acknowledged: false,
+            rtt: None,
+            last_sent: None,
+            next_check: None,
+            priority: pair_priority(local_priority, remote.priority, controlling),
+            checks: 0,
+            budget: u32::from(budget),
+            outstanding: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is(&self, socket: SocketId, remote: SocketAddr) -> bool {
+        self.socket == socket && self.remote == remote
+    }
+
+    pub(super) fn priority(&self) -> u64 {
+        self.priority
+    }
+
+    /// Notes that something authenticated came in; true for the first time.
+    pub(super) fn hear(&mut self, local: IpAddr) -> bool {
+        if !local.is_unspecified() {
+            self.local = Some(local);
+        }
+        let first = !self.heard;
+        if first {
+            self.heard = true;
+            self.checks = 0;
+        }
+        first
+    }
+
+    /// Whether a check may still be sent: always once the peer was heard here, else within the budget.
+    pub(super) fn may_check(&self) -> bool {
+        self.heard || self.checks < self.budget
+    }
+
+    /// Notes a check that leaves now, and when the next is due unless something happens before.
+    pub(super) fn sent(&mut self, now: Instant, transaction: TransactionId, nominating: bool, config: &Checks) {
+        if self.outstanding.len() == MAX_OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        self.outstanding.push_back(Outstanding { transaction, sent: now, nominating });
+        self.last_sent = Some(now);
+        self.checks = self.checks.saturating_add(1);
+        let interval = if self.heard {
+            proven_interval(config, self.checks)
+        } else {
+            config.unproven.get(self.checks as usize - 1).copied().unwrap_or(config.maximum)
+        };
+        self.next_check = self.may_check().then(|| now + interval);
+    }
+
+    /// Whether the pair was checked so often since the peer was heard that it will hardly become valid.
+    pub(super) fn is_stalled(&self, config: &Checks) -> bool {
+        self.heard && !self.valid && self.checks > u32::from(config.proven_burst)
+    }
+
+    /// Finds the check that an answer belongs to; older ones stay recognised.
+    pub(super) fn answered(&mut self, now: Instant, transaction: &TransactionId) -> Option<Answered> {
+        let index = self.outstanding.iter().position(|check| check.transaction == *transaction)?;
+        let check = self.outstanding.remove(index)?;
+        let rtt = now.saturating_since(check.sent);
+        self.rtt = Some(self.rtt.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8)); // RFC 6298's smoothing
+        Some(Answered { rtt, nominating: check.nominating })
+    }
+
+    /// Forgets the checks of the search once the pair is in use.
+    pub(super) fn settle(&mut self) {
+        self.outstanding.shrink_to_fit();
+    }
+}
+
+/// The interval after the `n`-th check since the peer was heard: short, then doubling.
+fn proven_interval(config: &Checks, n: u32) -> Duration {
+    let doublings = n.saturating_sub(u32::from(config.proven_burst)).min(16);
+    (config.proven * (1 << doublings)).min(config.maximum)
+}
+
+/// RFC 8445 section 6.1.2.3.
+fn pair_priority(local: u32, remote: u32, controlling: bool) -> u64 {
+    let (g, d) = if controlling { (local, remote) } else { (remote, local) };
+    (u64::from(g.min(d)) << 32) + 2 * u64::from(g.max(d)) + u64::from(g > d)
+}
