@@ -2,7 +2,7 @@
 //!
 //! Numbers that a wire format fixes live beside its codec; what may be tuned lives here.
 
-use core::time::Duration;
+use core::{net::SocketAddr, time::Duration};
 
 /// The port a server listens on unless told otherwise; as in 2015.
 pub const DEFAULT_SERVER_PORT: u16 = 20000;
@@ -115,6 +115,8 @@ pub struct PeerConfig {
     pub trickle: Duration,
     /// The end of a connection is repeated until acknowledged, or for this long.
     pub farewell: Duration,
+    /// A listener gives a session this long from its introduction on; the connector's time is its caller's.
+    pub session_timeout: Duration,
     /// Sessions of one listener that may be punching at once; further introductions are ignored until one ends.
     pub max_pending_sessions: usize,
     /// Introductions remembered by a listener so that each session is answered once.
@@ -131,6 +133,7 @@ impl Default for PeerConfig {
             wait_backoff: Duration::from_secs(1),
             trickle: Duration::from_secs(30),
             farewell: Duration::from_secs(3),
+            session_timeout: Duration::from_secs(30),
             max_pending_sessions: 64,
             max_remembered_sessions: 256,
         }
@@ -151,10 +154,12 @@ pub struct ServerConfig {
     pub stun_rate: u32,
     /// Introductions a second caused by one IPv4 address or IPv6 /56; 0 for no limit.
     pub introduction_rate: u32,
-    /// Networks whose rates are remembered; when more come at once the oldest are forgotten.
+    /// Buckets of 8 bytes that the rates of all networks are kept in; networks beyond that number share buckets.
     pub max_rate_entries: usize,
     /// A cookie is good for one to two of these.
     pub cookie_epoch: Duration,
+    /// The server's own address and first port as clients are to be told it, where it stands behind port forwarding.
+    pub advertise: Option<SocketAddr>,
 }
 
 impl Default for ServerConfig {
@@ -165,8 +170,9 @@ impl Default for ServerConfig {
             max_registrations_per_network: 1024,
             stun_rate: 200,
             introduction_rate: 100,
-            max_rate_entries: 65_536,
+            max_rate_entries: 16_384,
             cookie_epoch: Duration::from_secs(60),
+            advertise: None,
         }
     }
 }

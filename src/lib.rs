@@ -7,6 +7,7 @@ mod address;
 pub mod config;
 mod error;
 pub mod machine;
+pub mod peer;
 pub mod punch;
 pub mod rendezvous;
 pub mod wire;

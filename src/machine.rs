@@ -93,6 +93,19 @@ impl core::fmt::Debug for Random {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u32);
 
+/// One of a machine's sockets, bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BoundSocket {
+    pub(crate) id: SocketId,
+    pub(crate) local: SocketAddr,
+}
+
+impl BoundSocket {
+    pub(crate) const fn is_ipv6(&self) -> bool {
+        self.local.is_ipv6()
+    }
+}
+
 /// A datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -36,7 +36,7 @@ use crate::{
     address::unspecified,
     config::{Checks, Consent},
     machine::{Instant, NextWake, Random, SocketId, Timer, Transmit},
-    wire::stun::{Class, Credentials, Integrity, Message, TransactionId},
+    wire::stun::{Class, Credentials, ErrorCode, Integrity, Message, TransactionId},
 };
 
 /// Triggered checks on one pair are at least this far apart: an answer to each check of the peer would make the two sides' checks breed.
@@ -172,6 +172,11 @@ impl Agent {
         }
     }
 
+    /// The username fragment that the peer's checks name us by.
+    pub(crate) fn local_ufrag(&self) -> &str {
+        &self.local.ufrag
+    }
+
     /// Datagrams sent so far, checks and answers.
     pub fn packets_sent(&self) -> u32 {
         self.packets_sent
@@ -274,31 +279,43 @@ impl Agent {
         self.pairs.iter().any(|pair| pair.heard && pair.is(socket, remote))
     }
 
-    /// Takes in a Binding request whose username begins with our fragment.
-    pub(crate) fn handle_request(&mut self, now: Instant, random: &mut Random, at: Arrival, message: &Message<'_>) {
+    /// Takes in a Binding request whose username begins with our fragment; whether it was authentic.
+    pub(crate) fn handle_request(
+        &mut self,
+        now: Instant,
+        random: &mut Random,
+        at: Arrival,
+        message: &Message<'_>,
+    ) -> bool {
         let remote_fragment = message.username().and_then(|name| name.split_once(':')).map(|(_, fragment)| fragment);
         match message.verify_integrity(self.local.password.as_bytes()) {
             Integrity::Valid => {}
             Integrity::Invalid if remote_fragment == Some(self.remote.ufrag.as_str()) => {
                 self.refuse(at, message);
                 self.report_wrong_secret();
-                return;
+                return false;
             }
-            Integrity::Invalid | Integrity::Absent => return,
+            Integrity::Invalid | Integrity::Absent => return false,
         }
         let unknown: Vec<_> = message.unknown_comprehension_required(checks::UNDERSTOOD).collect();
         if !unknown.is_empty() {
-            let bytes = checks::refusal(message, 420, "Unknown Attribute", &unknown, Some(&self.local.password));
+            let bytes = checks::refusal(
+                message,
+                ErrorCode::UNKNOWN_ATTRIBUTE,
+                "Unknown Attribute",
+                &unknown,
+                Some(&self.local.password),
+            );
             self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
-            return;
+            return true;
         }
         if self.loses_role_conflict(at, message) {
-            return;
+            return true;
         }
         let bytes = checks::answer(message, at.remote, &self.local.password);
         self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
         self.heard_any = true;
-        let Some(index) = self.heard_pair(now, at, message.priority()) else { return };
+        let Some(index) = self.heard_pair(now, at, message.priority()) else { return true };
         if message.use_candidate() && self.role == Role::Controlled {
             self.pairs[index].nominated = true;
         }
@@ -312,6 +329,7 @@ impl Agent {
             self.send_check(now, random, index);
         }
         self.select_if_settled(now, random, index);
+        true
     }
 
     /// The pair a check came in on, made where the address was not known: a peer-reflexive candidate (RFC 8445 section 7.3.1.3).
@@ -340,7 +358,8 @@ impl Agent {
         let we_keep_controlling = self.tie_breaker >= theirs;
         let refuse = we_keep_controlling == (self.role == Role::Controlling);
         if refuse {
-            let bytes = checks::refusal(message, 487, "Role Conflict", &[], Some(&self.local.password));
+            let bytes =
+                checks::refusal(message, ErrorCode::ROLE_CONFLICT, "Role Conflict", &[], Some(&self.local.password));
             self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
         } else {
             self.switch_role();
@@ -361,7 +380,7 @@ impl Agent {
     fn refuse(&mut self, at: Arrival, message: &Message<'_>) {
         if self.refusals < MAX_REFUSALS {
             self.refusals += 1;
-            let bytes = checks::refusal(message, 401, "Unauthenticated", &[], None);
+            let bytes = checks::refusal(message, ErrorCode::UNAUTHENTICATED, "Unauthenticated", &[], None);
             self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
         }
     }
@@ -386,7 +405,7 @@ impl Agent {
         match (message.class(), message.verify_integrity(self.remote.password.as_bytes())) {
             (Class::Success, Integrity::Valid) => {}
             (Class::Error, Integrity::Valid) => {
-                if message.error_code().is_some_and(|error| error.code == 487)
+                if is_error(message, ErrorCode::ROLE_CONFLICT)
                     && self.pairs[index].answered(now, &message.transaction_id()).is_some()
                 {
                     self.switch_role();
@@ -395,7 +414,7 @@ impl Agent {
                 return true;
             }
             (Class::Error, _) => {
-                if message.error_code().is_some_and(|error| error.code == 401)
+                if is_error(message, ErrorCode::UNAUTHENTICATED)
                     && self.pairs[index].answered(now, &message.transaction_id()).is_some()
                 {
                     self.report_wrong_secret();
@@ -404,36 +423,36 @@ impl Agent {
             }
             _ => return false,
         }
-        let Some(answered) = self.pairs[index].answered(now, &message.transaction_id()) else { return false };
+        let Some(nominating) = self.pairs[index].answered(now, &message.transaction_id()) else { return false };
         self.heard_any = true;
         let pair = &mut self.pairs[index];
         pair.hear(at.local.ip());
         pair.valid = true;
-        pair.acknowledged |= answered.nominating;
-        if self.role == Role::Controlling {
-            self.nominate(index);
-        }
-        if self.selected {
-            if let Some(consent) = &mut self.consent {
-                consent.expires = now + self.consent_config.expiry;
-            }
+        pair.acknowledged |= nominating;
+        let chosen_now = self.role == Role::Controlling && self.nominate(index);
+        if let Some(consent) = &mut self.consent
+            && self.selected
+        {
+            consent.expires = now + self.consent_config.expiry;
         }
         let pair = &mut self.pairs[index];
-        let choice_unknown_to_peer = self.role == Role::Controlling && pair.nominated && !pair.acknowledged;
-        if !choice_unknown_to_peer {
+        if chosen_now {
+            // The peer learns of the choice as early as it can.
+            self.send_check(now, random, index);
+        } else if self.role == Role::Controlled || !pair.nominated || pair.acknowledged {
             pair.next_check = None;
-        } else if !answered.nominating && pair.last_sent.is_some_and(|sent| now >= sent + self.config.proven) {
+        } else if !nominating && pair.last_sent.is_some_and(|sent| now >= sent + self.config.proven) {
             pair.next_check = Some(now);
         }
         self.select_if_settled(now, random, index);
         true
     }
 
-    /// Makes the choice, where it is not made yet.
-    fn nominate(&mut self, index: usize) {
-        if !self.pairs.iter().any(|pair| pair.nominated) {
-            self.pairs[index].nominated = true;
-        }
+    /// Makes the choice, where it is not made yet; whether it was made now.
+    fn nominate(&mut self, index: usize) -> bool {
+        let open = !self.pairs.iter().any(|pair| pair.nominated);
+        self.pairs[index].nominated |= open;
+        open
     }
 
     fn select_if_settled(&mut self, now: Instant, random: &mut Random, index: usize) {
@@ -563,4 +582,8 @@ impl Agent {
         }
         wake
     }
+}
+
+fn is_error(message: &Message<'_>, code: u16) -> bool {
+    message.error_code().is_some_and(|error| error.code == code)
 }

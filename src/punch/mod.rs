@@ -8,5 +8,6 @@ mod candidate;
 mod checks;
 mod pair;
 
+pub(crate) use agent::Arrival;
 pub use agent::{Agent, AgentEvent, Role, SelectedPair};
 pub use candidate::{Candidate, CandidateKind, Provenance};

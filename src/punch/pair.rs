@@ -27,13 +27,6 @@ struct Outstanding {
     nominating: bool,
 }
 
-/// What an answer to a check tells.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answered {
-    pub(super) rtt: Duration,
-    pub(super) nominating: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) socket: SocketId,
@@ -133,13 +126,13 @@ impl Pair {
         self.heard && !self.valid && self.checks > u32::from(config.proven_burst)
     }
 
-    /// Finds the check that an answer belongs to; older ones stay recognised.
-    pub(super) fn answered(&mut self, now: Instant, transaction: &TransactionId) -> Option<Answered> {
+    /// Finds the check that an answer belongs to, older ones too; whether it was a nominating one.
+    pub(super) fn answered(&mut self, now: Instant, transaction: &TransactionId) -> Option<bool> {
         let index = self.outstanding.iter().position(|check| check.transaction == *transaction)?;
         let check = self.outstanding.remove(index)?;
         let rtt = now.saturating_since(check.sent);
         self.rtt = Some(self.rtt.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8)); // RFC 6298's smoothing
-        Some(Answered { rtt, nominating: check.nominating })
+        Some(check.nominating)
     }
 
     /// Forgets the checks of the search once the pair is in use.

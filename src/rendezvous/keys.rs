@@ -44,6 +44,12 @@ impl core::fmt::Debug for Secret {
     }
 }
 
+impl core::fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("KeyPair(..)")
+    }
+}
+
 /// One side's X25519 key pair.
 pub(crate) struct KeyPair {
     secret: StaticSecret,

@@ -1,0 +1,221 @@
+//! What a [`Peer`](super::Peer) is asked for, and what it tells.
+
+use alloc::{string::String, vec::Vec};
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+pub use crate::rendezvous::ServerAddress;
+use crate::{
+    Error, ErrorKind,
+    address::canonical_ip,
+    machine::SocketId,
+    punch::{CandidateKind, Role},
+    rendezvous::keys::Secret,
+    wire::stun::{Name, SessionId},
+};
+
+/// A listener of a [`Peer`](super::Peer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u32);
+
+/// Whom to connect to: an IP literal is an address, everything else a name. Names are never resolved by DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The listener that registered this name.
+    Name(Name),
+    /// The unnamed listener that the server sees at this public address.
+    Address(IpAddr),
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    /// Parses an IP literal or a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when it is neither.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::Address(canonical_ip(ip)));
+        }
+        parse_name(text).map(Self::Name)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "\"{name}\""),
+            Self::Address(ip) => ip.fmt(f),
+        }
+    }
+}
+
+/// Parses a listener's name.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] says what is wrong with it.
+pub fn parse_name(text: &str) -> Result<Name, Error> {
+    Name::new(text).map_err(|error| {
+        Error::new(ErrorKind::InvalidArgument, alloc::format!("{text:?} is no name: {error}"))
+            .with_hint("names are 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")
+    })
+}
+
+/// A listener that is asked for.
+#[derive(Clone, Debug)]
+pub struct ListenRequest {
+    /// The name to be found by; without one the listener is found by its public address, as in 2015.
+    pub name: Option<Name>,
+    /// The servers to register with, all of them.
+    pub servers: Vec<ServerAddress>,
+    /// The local addresses to bind, at most one of each family; port 0 leaves the choice to the system.
+    pub bind: Vec<SocketAddr>,
+    /// What only peers know; the server never sees it.
+    pub secret: Option<Secret>,
+}
+
+/// A connection that is asked for.
+#[derive(Clone, Debug)]
+pub struct ConnectRequest {
+    /// To whom.
+    pub target: Target,
+    /// The servers to ask, in this order.
+    pub servers: Vec<ServerAddress>,
+    /// The local addresses to bind, at most one of each family; port 0 leaves the choice to the system.
+    pub bind: Vec<SocketAddr>,
+    /// What only peers know; the server never sees it.
+    pub secret: Option<Secret>,
+    /// How long to keep asking for a listener that is not there yet; zero asks once.
+    pub wait: Duration,
+    /// How long the two peers may take from their introduction on.
+    pub timeout: Duration,
+}
+
+/// How the path of a connection was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// Both sides sent checks to each other's known addresses at once.
+    UdpSimultaneous,
+}
+
+impl Strategy {
+    /// The stable name, as in the command line's events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UdpSimultaneous => "udp_simultaneous",
+        }
+    }
+}
+
+/// The path that a session ended on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Path {
+    /// Our socket.
+    pub socket: SocketId,
+    /// Our address and port, as far as known: the address is unspecified where the peer's packets never showed it.
+    pub local: SocketAddr,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// How the peer's address was learned.
+    pub kind: CandidateKind,
+    /// Which way it was found.
+    pub strategy: Strategy,
+    /// The role that this side ended in.
+    pub role: Role,
+    /// The round-trip time of the check that was answered.
+    pub rtt: Duration,
+    /// From the introduction, as this side learned of it, to the connection.
+    pub since_introduction: Duration,
+    /// Datagrams that this side sent to the peer until then.
+    pub packets_sent: u32,
+    /// Sockets that this side used.
+    pub sockets: u32,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// In order: by this side, or because both sides announced the end of their data.
+    End,
+    /// The peer has closed the connection.
+    Peer,
+    /// The peer has answered nothing for 30 seconds (RFC 7675).
+    Lost,
+}
+
+/// What a [`Peer`](super::Peer) tells its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// A server has a listener's registration; comes again when a mapped address changed or the server forgot.
+    Registered {
+        /// The listener.
+        listener: ListenerId,
+        /// The server's label.
+        server: String,
+        /// Our addresses as the server sees them.
+        mapped: Vec<SocketAddr>,
+    },
+    /// A listener could not be registered with any of its servers, and is gone.
+    ListenFailed {
+        /// The listener.
+        listener: ListenerId,
+        /// Why.
+        error: Error,
+    },
+    /// Two peers know of each other; checks begin.
+    Introduced {
+        /// The session.
+        session: SessionId,
+        /// The listener that it came to; `None` for the connector.
+        listener: Option<ListenerId>,
+        /// Our role.
+        role: Role,
+        /// The peer's candidates.
+        peer: Vec<SocketAddr>,
+    },
+    /// A path was found; data may be sent and received.
+    Connected {
+        /// The session.
+        session: SessionId,
+        /// The listener that it came to; `None` for the connector.
+        listener: Option<ListenerId>,
+        /// The path.
+        path: Path,
+    },
+    /// A session came to nothing, and is gone.
+    Failed {
+        /// The session.
+        session: SessionId,
+        /// The listener that it came to; `None` for the connector.
+        listener: Option<ListenerId>,
+        /// Why.
+        error: Error,
+    },
+    /// The peer has announced the end of its data; what was sent before may still arrive.
+    PeerEnded {
+        /// The session.
+        session: SessionId,
+    },
+    /// The peer knows of the end of our data.
+    EndAcknowledged {
+        /// The session.
+        session: SessionId,
+    },
+    /// A connection is over, and gone. The last event of every session that was connected.
+    Closed {
+        /// The session.
+        session: SessionId,
+        /// How.
+        reason: CloseReason,
+    },
+}

@@ -1,0 +1,591 @@
+//! One whole peer, sans-IO: its listeners, its connects and their sessions.
+//!
+//! # How the pieces meet
+//!
+//! A datagram is told apart by what it is. An answer of a server goes to the listener or the session whose socket it
+//! came to; a check to the session that its username names; an answer to a check to the session that its transaction
+//! id is marked with; END and TRICKLE to the session whose id they carry. Whatever is none of these, and comes from
+//! where a session's peer was heard before, is that session's data.
+//!
+//! # The loop
+//!
+//! Mutate, then drain. The driver owns the sockets, the clock and the waiting:
+//!
+//! ```
+//! use holepunch::{
+//!     config::PeerConfig,
+//!     machine::{Input, Instant, Output, UdpRequest},
+//!     peer::{ConnectRequest, Peer, PeerEvent},
+//! };
+//! use std::{net::SocketAddr, time::Duration};
+//!
+//! let mut now = Instant::from_nanos(0); // A real driver reads a monotonic clock.
+//! let mut peer = Peer::new(PeerConfig::default(), [7; 32]); // ... and draws a secret seed.
+//! peer.handle_input(now, Input::Interfaces(&["192.0.2.9".parse()?]));
+//! let server: SocketAddr = "192.0.2.1:20000".parse()?;
+//! peer.connect(now, ConnectRequest {
+//!     target: "bob".parse()?,
+//!     servers: vec![server.into()],
+//!     bind: vec!["0.0.0.0:0".parse()?],
+//!     secret: None,
+//!     wait: Duration::ZERO,
+//!     timeout: Duration::from_secs(30),
+//! })?;
+//! let mut packets = 0;
+//! let error = 'driver: loop {
+//!     loop {
+//!         match peer.poll_output() {
+//!             // Send it from its socket; here the network is silent.
+//!             Output::Transmit(transmit) => packets += transmit.payload.len().min(1),
+//!             Output::Udp(UdpRequest::Bind { socket, .. }) => {
+//!                 peer.handle_input(now, Input::UdpBound { socket, local: "0.0.0.0:5000".parse()? });
+//!             }
+//!             Output::Udp(UdpRequest::Close { .. }) => {}
+//!             Output::Event(PeerEvent::Failed { error, .. }) => break 'driver error,
+//!             Output::Event(event) => println!("{event:?}"),
+//!             Output::Log(level, line) => eprintln!("{level:?}: {line}"),
+//!             // Wait for a datagram (then: Input::Datagram) or for that time; here time flies.
+//!             Output::Timeout(time, _) => {
+//!                 now = time.expect("a request is under way");
+//!                 break;
+//!             }
+//!             _ => {}
+//!         }
+//!     }
+//!     peer.handle_input(now, Input::Timeout);
+//! };
+//! assert_eq!(error.kind(), holepunch::ErrorKind::ServerSilent);
+//! assert_eq!(now.as_nanos(), 5_000_000_000);
+//! assert_eq!(packets, 7);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod api;
+mod farewell;
+mod listener;
+mod session;
+mod sockets;
+mod timers;
+mod trickle;
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    string::{String, ToString as _},
+    vec::Vec,
+};
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+pub use api::*;
+
+use self::{
+    listener::{Answered, Listener},
+    session::{Connecting, Context, Session},
+    sockets::{Owner, Sockets},
+    timers::Timers,
+    trickle::Relay,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    address::canonical,
+    config::PeerConfig,
+    machine::{Disposition, Input, Instant, Output, Random, SocketId, Timer},
+    punch::{Arrival, CandidateKind},
+    rendezvous::{
+        client::{Asked, From, Lookup, LookupRequest},
+        keys::{KeyPair, SessionKeys},
+    },
+    wire::{
+        demux::{Datagram, is_stun_with_fingerprint},
+        stun::{self, CandidateTransport, Class, Message, Method, SessionId, Transports, WireCandidate},
+    },
+};
+
+/// A machine with a wake-up of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Listener(ListenerId),
+    Session(SessionId),
+}
+
+/// A peer: listeners, connects and sessions over sockets that its driver holds.
+///
+/// Methods mutate; then [`Peer::poll_output`] is called until it says [`Output::Timeout`]. It never blocks, and
+/// reads no clock and no randomness but the seed. The module's page shows the loop.
+pub struct Peer {
+    config: PeerConfig,
+    random: Random,
+    sockets: Sockets,
+    listeners: BTreeMap<ListenerId, Listener>,
+    sessions: BTreeMap<SessionId, Session>,
+    next_listener: u32,
+    /// Sessions by our username fragment.
+    by_ufrag: BTreeMap<String, SessionId>,
+    /// Sessions by what their transaction ids begin with.
+    by_tag: BTreeMap<[u8; 4], SessionId>,
+    /// Sessions by where their peers were heard.
+    by_remote: BTreeMap<(SocketId, SocketAddr), SessionId>,
+    timers: Timers<Key>,
+    outputs: VecDeque<Output<PeerEvent>>,
+}
+
+impl Peer {
+    /// Makes a peer; `seed` must be secret and fresh wherever the network is real.
+    #[must_use]
+    pub fn new(config: PeerConfig, seed: [u8; 32]) -> Self {
+        Self {
+            config,
+            random: Random::new(seed),
+            sockets: Sockets::default(),
+            listeners: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_listener: 0,
+            by_ufrag: BTreeMap::new(),
+            by_tag: BTreeMap::new(),
+            by_remote: BTreeMap::new(),
+            timers: Timers::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Begins to listen. [`PeerEvent::Registered`] or [`PeerEvent::ListenFailed`] follows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the servers or the local addresses cannot be used.
+    pub fn listen(&mut self, _now: Instant, request: ListenRequest) -> Result<ListenerId> {
+        check_addresses(&request.servers, &request.bind)?;
+        let id = ListenerId(self.next_listener);
+        self.next_listener = self.next_listener.wrapping_add(1);
+        let owner = Owner::Listener(id);
+        let bind = request.bind.clone();
+        let sockets = bind.into_iter().map(|bind| self.sockets.ask(owner, bind, &mut self.outputs)).collect();
+        let key_pair = KeyPair::generate(&mut self.random);
+        self.listeners.insert(id, Listener::new(id, request, sockets, key_pair));
+        Ok(id)
+    }
+
+    /// Begins to connect. [`PeerEvent::Connected`] or [`PeerEvent::Failed`] follows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the servers or the local addresses cannot be used.
+    pub fn connect(&mut self, now: Instant, request: ConnectRequest) -> Result<SessionId> {
+        check_addresses(&request.servers, &request.bind)?;
+        let id = SessionId(self.random.bytes());
+        let owner = Owner::Session(id);
+        let sockets = request.bind.iter().map(|bind| self.sockets.ask(owner, *bind, &mut self.outputs)).collect();
+        let key_pair = KeyPair::generate(&mut self.random);
+        let asked = match request.target {
+            Target::Name(name) => Asked::Name(name),
+            Target::Address(ip) => Asked::Address(ip),
+        };
+        let lookup_request = LookupRequest {
+            session: id,
+            asked,
+            public_key: *key_pair.public(),
+            transports: Transports { udp: true, tcp: false },
+            candidates: Vec::new(),
+        };
+        let lookup = Lookup::new(
+            self.config.retransmission,
+            self.config.wait_backoff,
+            lookup_request,
+            request.servers,
+            now + request.wait,
+        );
+        let tag = self.new_tag(id);
+        let mut session = Session::new(id, None, sockets, tag, request.secret);
+        session.connecting = Some(Connecting { lookup, key_pair, timeout: request.timeout });
+        self.sessions.insert(id, session);
+        Ok(id)
+    }
+
+    /// Ends a listener: its name is free again at once. Sessions that are not connected yet fail with
+    /// [`ErrorKind::Closed`], connected ones live on; its sockets are closed when the last of them is gone.
+    pub fn close_listener(&mut self, now: Instant, listener: ListenerId) {
+        let pending: Vec<_> = self
+            .sessions
+            .values()
+            .filter(|session| session.listener == Some(listener) && session.phase == session::Phase::Punching)
+            .map(|session| session.id)
+            .collect();
+        for id in pending {
+            self.with_session(now, id, |session, cx| {
+                session.fail(cx, Error::new(ErrorKind::Closed, "the listener was closed"));
+            });
+        }
+        self.with_listener(now, listener, Listener::leave);
+    }
+
+    /// Announces the end of our data; receiving goes on. [`PeerEvent::EndAcknowledged`] follows when the peer knows,
+    /// and [`PeerEvent::Closed`] when both sides have ended.
+    pub fn end(&mut self, now: Instant, session: SessionId) {
+        self.with_session(now, session, |session, cx| session.end(cx, false));
+    }
+
+    /// Closes a session, whatever its state. A connected peer is told, for at most 3 s; then [`PeerEvent::Closed`]
+    /// follows. One that is not connected is gone at once, without an event.
+    pub fn close(&mut self, now: Instant, session: SessionId) {
+        self.with_session(now, session, |session, cx| session.end(cx, true));
+    }
+
+    /// The smoothed round-trip time of a connected session.
+    #[must_use]
+    pub fn rtt(&self, session: SessionId) -> Option<Duration> {
+        self.sessions.get(&session)?.rtt()
+    }
+
+    /// Takes an input in; says what became of a datagram.
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) -> Disposition<SessionId> {
+        match input {
+            Input::Timeout => self.handle_timeout(now),
+            Input::Datagram { socket, local, remote, payload } => {
+                let at = Arrival { socket, local: canonical(local), remote: canonical(remote) };
+                return self.handle_datagram(now, at, payload);
+            }
+            Input::Interfaces(interfaces) => {
+                if self.sockets.set_interfaces(interfaces) {
+                    self.handle_new_interfaces(now);
+                }
+            }
+            Input::UdpBound { socket, local } => self.handle_bound(now, socket, Ok(local)),
+            Input::UdpFailed { socket, error } => self.handle_bound(now, socket, Err(error)),
+        }
+        Disposition::Consumed
+    }
+
+    /// Takes the next output out.
+    pub fn poll_output(&mut self) -> Output<PeerEvent> {
+        self.outputs.pop_front().unwrap_or_else(|| match self.timers.next() {
+            Some((time, timer)) => Output::Timeout(Some(time), timer),
+            None => Output::Timeout(None, Timer::Idle),
+        })
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        while let Some(key) = self.timers.pop_due(now) {
+            match key {
+                Key::Listener(id) => self.with_listener(now, id, Listener::handle_timeout),
+                Key::Session(id) => self.with_session(now, id, Session::handle_timeout),
+            };
+        }
+    }
+
+    /// A socket was bound, or could not be: when all of its owner's are decided, the owner starts.
+    fn handle_bound(&mut self, now: Instant, socket: SocketId, result: Result<SocketAddr>) {
+        match self.sockets.answer(socket, result) {
+            Some(Owner::Listener(id)) => self.start_listener(now, id),
+            Some(Owner::Session(id)) => self.start_session(now, id),
+            None => {}
+        }
+    }
+
+    fn start_listener(&mut self, now: Instant, id: ListenerId) {
+        let Some(listener) = self.listeners.get(&id) else { return };
+        if listener.phase != listener::Phase::Binding || !self.sockets.are_answered(&listener.sockets) {
+            return;
+        }
+        let sockets = listener.sockets.clone();
+        let bound = self.sockets.bound(&sockets);
+        if bound.is_empty() {
+            let error = self.bind_error(&sockets);
+            self.with_listener(now, id, |listener, cx| {
+                cx.event(PeerEvent::ListenFailed { listener: id, error });
+                listener.phase = listener::Phase::Gone;
+            });
+            return;
+        }
+        let candidates = self.sockets.host_candidates(&sockets);
+        self.with_listener(now, id, |listener, cx| listener.start(cx, &bound, &candidates));
+    }
+
+    fn start_session(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if session.phase != session::Phase::Binding || !self.sockets.are_answered(&session.sockets) {
+            return;
+        }
+        let sockets = session.sockets.clone();
+        let bound = self.sockets.bound(&sockets);
+        if bound.is_empty() {
+            let error = self.bind_error(&sockets);
+            self.with_session(now, id, |session, cx| session.fail(cx, error));
+            return;
+        }
+        let candidates = self.sockets.host_candidates(&sockets);
+        self.with_session(now, id, |session, cx| {
+            if let Some(connecting) = &mut session.connecting {
+                connecting.lookup.start(cx.now, cx.config.server_stagger, &bound, candidates);
+            }
+            session.phase = session::Phase::Looking;
+            session.handle_timeout(cx);
+        });
+    }
+
+    fn bind_error(&self, sockets: &[SocketId]) -> Error {
+        let error = self.sockets.error(sockets).cloned();
+        error.unwrap_or_else(|| Error::new(ErrorKind::Io, "no socket could be bound"))
+    }
+
+    fn handle_new_interfaces(&mut self, now: Instant) {
+        let listeners: Vec<_> = self.listeners.iter().map(|(id, listener)| (*id, listener.sockets.clone())).collect();
+        for (id, sockets) in listeners {
+            let candidates = self.sockets.host_candidates(&sockets);
+            self.with_listener(now, id, |listener, cx| listener.set_candidates(cx, &candidates));
+        }
+        let sessions: Vec<_> = self.sessions.iter().map(|(id, session)| (*id, session.sockets.clone())).collect();
+        for (id, sockets) in sessions {
+            let candidates = self.sockets.host_candidates(&sockets);
+            self.with_session(now, id, |session, cx| session.tell_candidates(cx, &candidates));
+        }
+    }
+
+    fn handle_datagram(&mut self, now: Instant, at: Arrival, bytes: &[u8]) -> Disposition<SessionId> {
+        // Every message of ours, and every check of ICE, has a fingerprint; what has none is data.
+        let is_message = Datagram::classify(bytes) == Datagram::Stun
+            && is_stun_with_fingerprint(bytes)
+            && Message::parse(bytes).is_ok_and(|message| self.handle_message(now, at, &message));
+        if is_message {
+            return Disposition::Consumed;
+        }
+        match self.by_remote.get(&(at.socket, at.remote)) {
+            Some(session) => Disposition::Data(*session),
+            None => Disposition::Consumed,
+        }
+    }
+
+    /// Takes a message in; false when it is none that anybody here can take.
+    fn handle_message(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
+        match (message.method(), message.class()) {
+            (Method::BINDING, Class::Request) => {
+                let fragment = message.username().and_then(|name| name.split_once(':')).map(|(fragment, _)| fragment);
+                let session = fragment.and_then(|fragment| self.by_ufrag.get(fragment)).copied();
+                self.give(now, session, |session, cx| session.handle_check(cx, at, message))
+            }
+            (Method::BINDING, Class::Success | Class::Error) => {
+                let [t0, t1, t2, t3, ..] = message.transaction_id().0;
+                let session = self.by_tag.get(&[t0, t1, t2, t3]).copied();
+                self.give(now, session, |session, cx| session.handle_check_answer(cx, at, message))
+            }
+            // A keepalive of ICE (RFC 8445 section 11).
+            (Method::BINDING, Class::Indication) => true,
+            (Method::REGISTER | Method::CONNECT, Class::Success | Class::Error) => {
+                self.handle_server_answer(now, at, message)
+            }
+            (Method::INTRODUCE, Class::Indication) => self.handle_introduction(now, at, message),
+            (Method::END | Method::TRICKLE, Class::Request | Class::Success) => {
+                self.give(now, message.session_id(), |session, cx| session.handle_control(cx, at, message))
+            }
+            _ => false,
+        }
+    }
+
+    /// Lets a session take a message in, if it is there.
+    fn give(
+        &mut self,
+        now: Instant,
+        session: Option<SessionId>,
+        take: impl FnOnce(&mut Session, &mut Context<'_>) -> bool,
+    ) -> bool {
+        let Some(id) = session else { return false };
+        self.with_session(now, id, take).unwrap_or(false)
+    }
+
+    fn handle_server_answer(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
+        let from = From { socket: at.socket, remote: at.remote };
+        match self.sockets.owner(at.socket) {
+            Some(Owner::Session(id)) => {
+                let Some(session) = self.sessions.get(&id) else { return false };
+                let bound = self.sockets.bound(&session.sockets);
+                self.give(now, Some(id), |session, cx| session.handle_server_answer(cx, &bound, from, message))
+            }
+            Some(Owner::Listener(id)) => {
+                let answered =
+                    self.with_listener(now, id, |listener, cx| listener.handle_server_answer(cx, from, message));
+                if answered == Some(Answered::AddressesChanged) {
+                    self.tell_mapped(now, id);
+                }
+                answered.is_some_and(|answered| answered != Answered::NotOurs)
+            }
+            None => false,
+        }
+    }
+
+    /// Tells the peers of a listener's young sessions where servers see it, as far as they were not told yet.
+    fn tell_mapped(&mut self, now: Instant, id: ListenerId) {
+        let Some(listener) = self.listeners.get(&id) else { return };
+        let candidates: Vec<_> = listener.mapped().into_iter().map(mapped_candidate).collect();
+        let sessions = self.sessions.values().filter(|session| session.listener == Some(id));
+        let sessions: Vec<_> = sessions.map(|session| session.id).collect();
+        for session in sessions {
+            self.with_session(now, session, |session, cx| session.tell_candidates(cx, &candidates));
+        }
+    }
+
+    fn handle_introduction(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
+        let Some(Owner::Listener(listener_id)) = self.sockets.owner(at.socket) else { return false };
+        let Some(listener) = self.listeners.get_mut(&listener_id) else { return false };
+        let from = From { socket: at.socket, remote: at.remote };
+        let Some(introduced) = listener.handle_introduction(from, message) else { return false };
+        if self.sessions.contains_key(&introduced.session) {
+            let candidates = introduced.candidates;
+            self.with_session(now, introduced.session, |session, cx| session.add_candidates(cx, &candidates));
+            return true;
+        }
+        let is_pending =
+            |session: &&Session| session.listener == Some(listener_id) && session.phase == session::Phase::Punching;
+        let pending = self.sessions.values().filter(is_pending).count();
+        if listener.remembers(introduced.session) || pending >= self.config.max_pending_sessions {
+            return true;
+        }
+        let keys = SessionKeys::derive(
+            &listener.key_pair,
+            &introduced.public_key,
+            listener.key_pair.public(),
+            &introduced.session,
+            listener.secret(),
+        );
+        let Some(keys) = keys else { return true };
+        listener.remember(introduced.session, self.config.max_remembered_sessions);
+        let sockets = listener.sockets.clone();
+        let secret = listener.secret().cloned();
+        let mut told = listener.mapped();
+        told.extend(self.sockets.host_candidates(&sockets).iter().map(|candidate| candidate.address));
+        for socket in &sockets {
+            self.sockets.share(*socket);
+        }
+        let bound = self.sockets.bound(&sockets);
+        let id = introduced.session;
+        let tag = self.new_tag(id);
+        self.sessions.insert(id, Session::new(id, Some(listener_id), sockets, tag, secret));
+        let relay = Relay { socket: at.socket, server: at.remote, route: introduced.route.to_vec() };
+        let timeout = self.config.session_timeout;
+        self.with_session(now, id, |session, cx| {
+            session.introduce(cx, keys, &bound, &introduced.candidates, relay, told, timeout);
+        });
+        true
+    }
+
+    /// Draws the mark of a session's transaction ids.
+    fn new_tag(&mut self, session: SessionId) -> [u8; 4] {
+        loop {
+            let tag = self.random.bytes();
+            if let alloc::collections::btree_map::Entry::Vacant(entry) = self.by_tag.entry(tag) {
+                entry.insert(session);
+                return tag;
+            }
+        }
+    }
+
+    /// Lets a listener do something, then sees to its wake-up and, when it is over, its sockets.
+    fn with_listener<T>(
+        &mut self,
+        now: Instant,
+        id: ListenerId,
+        act: impl FnOnce(&mut Listener, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let listener = self.listeners.get_mut(&id)?;
+        let mut cx = Context { now, config: &self.config, random: &mut self.random, outputs: &mut self.outputs };
+        let result = act(listener, &mut cx);
+        if listener.phase == listener::Phase::Gone {
+            let sockets = core::mem::take(&mut listener.sockets);
+            self.listeners.remove(&id);
+            self.timers.remove(Key::Listener(id));
+            for socket in sockets {
+                self.sockets.release(socket, &mut self.outputs);
+            }
+        } else {
+            self.timers.set(Key::Listener(id), listener.next_wake());
+        }
+        Some(result)
+    }
+
+    /// Lets a session do something, then sees to its wake-up, its entries in the maps and, when it is over, its sockets.
+    fn with_session<T>(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let session = self.sessions.get_mut(&id)?;
+        let heard_before = session.heard().len();
+        let phase_before = session.phase;
+        let mut cx = Context { now, config: &self.config, random: &mut self.random, outputs: &mut self.outputs };
+        let result = act(session, &mut cx);
+        if session.phase == session::Phase::Gone {
+            self.remove_session(id);
+            return Some(result);
+        }
+        if phase_before != session.phase {
+            if let Some(ufrag) = session.local_ufrag() {
+                self.by_ufrag.insert(ufrag.to_string(), id);
+            }
+            if session.phase == session::Phase::Connected {
+                let unused = session.release_unused_sockets();
+                for socket in unused {
+                    self.sockets.release(socket, &mut self.outputs);
+                }
+            }
+        }
+        for from in session.heard().get(heard_before..).unwrap_or_default() {
+            self.by_remote.insert(*from, id);
+        }
+        self.timers.set(Key::Session(id), session.next_wake());
+        Some(result)
+    }
+
+    fn remove_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.timers.remove(Key::Session(id));
+        self.by_tag.remove(&session.tag);
+        if let Some(ufrag) = session.local_ufrag() {
+            self.by_ufrag.remove(ufrag);
+        }
+        for from in session.heard() {
+            if self.by_remote.get(from) == Some(&id) {
+                self.by_remote.remove(from);
+            }
+        }
+        for socket in session.sockets {
+            self.sockets.release(socket, &mut self.outputs);
+        }
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("listeners", &self.listeners.keys())
+            .field("sessions", &self.sessions.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks what every request has: servers to ask, and local addresses, at most one of each family.
+fn check_addresses(servers: &[ServerAddress], bind: &[SocketAddr]) -> Result<()> {
+    let wrong = |message: &'static str, hint: &'static str| {
+        Err(Error::new(ErrorKind::InvalidArgument, message).with_hint(hint))
+    };
+    if servers.is_empty() {
+        return wrong("there is no server to ask", "name at least one server");
+    }
+    let count = |ipv6: bool| bind.iter().filter(|address| address.is_ipv6() == ipv6).count();
+    if bind.is_empty() || count(true) > 1 || count(false) > 1 {
+        return wrong("the local addresses cannot be used", "name one or two, at most one of each family");
+    }
+    let is_group = |ip: IpAddr| ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]);
+    if bind.iter().any(|address| is_group(address.ip())) {
+        return wrong("a local address is no unicast address", "bind to an address of this host, or to 0.0.0.0 and ::");
+    }
+    Ok(())
+}
+
+fn mapped_candidate(address: SocketAddr) -> WireCandidate {
+    WireCandidate {
+        kind: stun::CandidateKind::ServerReflexiveClaimed,
+        transport: CandidateTransport::Udp,
+        priority: CandidateKind::ServerReflexive.priority(address.ip()),
+        address,
+    }
+}

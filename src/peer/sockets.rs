@@ -1,0 +1,148 @@
+//! The sockets of a peer, by number: asked of the driver, shared by a listener and its sessions, closed when nobody
+//! uses them any more; and the host candidates that they make with the interfaces.
+
+use alloc::{collections::BTreeMap, vec::Vec};
+use core::net::{IpAddr, SocketAddr};
+
+use crate::{
+    Error,
+    address::{canonical_ip, is_sharable},
+    machine::{BoundSocket, Output, SocketId, UdpRequest},
+    punch::CandidateKind,
+    wire::stun::{self, CandidateTransport, WireCandidate},
+};
+
+use super::PeerEvent;
+
+/// Host candidates that a peer tells of at most; there must be room for those that the server adds.
+const MAX_HOST_CANDIDATES: usize = 12;
+
+/// Who asked for a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Listener(super::ListenerId),
+    Session(stun::SessionId),
+}
+
+#[derive(Debug)]
+enum State {
+    Asked,
+    Bound(SocketAddr),
+    Failed(Error),
+}
+
+#[derive(Debug)]
+struct Socket {
+    owner: Owner,
+    state: State,
+    users: u32,
+}
+
+/// All sockets of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    sockets: BTreeMap<SocketId, Socket>,
+    next: u32,
+    interfaces: Vec<IpAddr>,
+}
+
+impl Sockets {
+    /// Asks the driver for a socket; its owner is its first user.
+    pub(super) fn ask(
+        &mut self,
+        owner: Owner,
+        bind: SocketAddr,
+        outputs: &mut impl Extend<Output<PeerEvent>>,
+    ) -> SocketId {
+        let id = SocketId(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.sockets.insert(id, Socket { owner, state: State::Asked, users: 1 });
+        outputs.extend([Output::Udp(UdpRequest::Bind { socket: id, address: bind })]);
+        id
+    }
+
+    /// Notes what became of a socket; its owner, unless nobody wants it any more.
+    pub(super) fn answer(&mut self, id: SocketId, result: Result<SocketAddr, Error>) -> Option<Owner> {
+        let socket = self.sockets.get_mut(&id)?;
+        socket.state = match result {
+            Ok(local) => State::Bound(local),
+            Err(error) => State::Failed(error),
+        };
+        Some(socket.owner)
+    }
+
+    /// One more user.
+    pub(super) fn share(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.users += 1;
+        }
+    }
+
+    /// One user less; the last one closes it.
+    pub(super) fn release(&mut self, id: SocketId, outputs: &mut impl Extend<Output<PeerEvent>>) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        socket.users -= 1;
+        if socket.users == 0 {
+            self.sockets.remove(&id);
+            outputs.extend([Output::Udp(UdpRequest::Close { socket: id })]);
+        }
+    }
+
+    pub(super) fn owner(&self, id: SocketId) -> Option<Owner> {
+        self.sockets.get(&id).map(|socket| socket.owner)
+    }
+
+    /// Whether the driver has answered for all of these.
+    pub(super) fn are_answered(&self, ids: &[SocketId]) -> bool {
+        ids.iter().all(|id| !self.sockets.get(id).is_some_and(|socket| matches!(socket.state, State::Asked)))
+    }
+
+    /// Those of the sockets that are bound.
+    pub(super) fn bound(&self, ids: &[SocketId]) -> Vec<BoundSocket> {
+        let bound = ids.iter().filter_map(|id| match self.sockets.get(id)?.state {
+            State::Bound(local) => Some(BoundSocket { id: *id, local }),
+            State::Asked | State::Failed(_) => None,
+        });
+        bound.collect()
+    }
+
+    /// Why the first of these that failed did.
+    pub(super) fn error(&self, ids: &[SocketId]) -> Option<&Error> {
+        ids.iter().find_map(|id| match &self.sockets.get(id)?.state {
+            State::Failed(error) => Some(error),
+            State::Asked | State::Bound(_) => None,
+        })
+    }
+
+    /// Takes note of the host's addresses; whether they changed.
+    pub(super) fn set_interfaces(&mut self, interfaces: &[IpAddr]) -> bool {
+        let mut usable: Vec<_> = interfaces.iter().map(|ip| canonical_ip(*ip)).filter(|ip| is_sharable(*ip)).collect();
+        usable.sort_unstable();
+        usable.dedup();
+        let changed = usable != self.interfaces;
+        self.interfaces = usable;
+        changed
+    }
+
+    /// The host candidates of these sockets, best first.
+    pub(super) fn host_candidates(&self, ids: &[SocketId]) -> Vec<WireCandidate> {
+        let mut candidates = Vec::new();
+        for BoundSocket { local, .. } in self.bound(ids) {
+            let bound = canonical_ip(local.ip());
+            let every = if bound.is_unspecified() { self.interfaces.as_slice() } else { core::slice::from_ref(&bound) };
+            for ip in every.iter().filter(|ip| ip.is_ipv6() == bound.is_ipv6() && is_sharable(**ip)) {
+                candidates.push(WireCandidate {
+                    kind: stun::CandidateKind::Host,
+                    transport: CandidateTransport::Udp,
+                    priority: CandidateKind::Host.priority(*ip),
+                    address: SocketAddr::new(*ip, local.port()),
+                });
+            }
+        }
+        // One of each family at least: alternate rather than sort by family.
+        let (v6, v4): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.address.is_ipv6());
+        let longest = v4.len().max(v6.len());
+        let mixed = (0..longest).flat_map(|index| v6.get(index).into_iter().chain(v4.get(index))).copied();
+        mixed.take(MAX_HOST_CANDIDATES).collect()
+    }
+}

@@ -1,0 +1,325 @@
+//! A connector's search for its listener: asks the servers, 300 ms apart, over every family, until one introduces it.
+//!
+//! Each ask is a CONNECT that is answered with a cookie, repeated with it, and answered with the listener's key and
+//! addresses. A server that does not know the listener is asked again, less and less often, while the caller waits.
+//! After an introduction the other servers are left alone; the families of the one that made it go on, since each
+//! shows the listener one more of our addresses; and the CONNECT is repeated until the listener was heard, since the
+//! server does not repeat an introduction that was lost on its way.
+
+use alloc::{format, vec::Vec};
+use core::{net::SocketAddr, time::Duration};
+
+use super::{
+    From,
+    registration::silent,
+    transaction::{Due, Transaction},
+};
+use crate::{
+    Error, ErrorKind,
+    address::canonical,
+    config::Retransmission,
+    machine::{BoundSocket, Instant, NextWake, Random, SocketId, Timer, Transmit},
+    rendezvous::{ServerAddress, codes},
+    wire::stun::{
+        AttributeType, Builder, Class, Message, Method, Name, SessionId, TransactionId, Transports, WireCandidate,
+    },
+};
+
+/// Whom to look for; the peer's target without its wording.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Name(Name),
+    Address(core::net::IpAddr),
+}
+
+/// What every ask says.
+#[derive(Clone, Debug)]
+pub(crate) struct LookupRequest {
+    pub(crate) session: SessionId,
+    pub(crate) asked: Asked,
+    pub(crate) public_key: [u8; 32],
+    pub(crate) transports: Transports,
+    pub(crate) candidates: Vec<WireCandidate>,
+}
+
+/// What an answer brings.
+#[derive(Debug)]
+pub(crate) struct LookupResult<'a> {
+    pub(crate) public_key: [u8; 32],
+    pub(crate) candidates: Vec<WireCandidate>,
+    pub(crate) route: &'a [u8],
+}
+
+#[derive(Debug)]
+struct Ask {
+    server: usize,
+    socket: SocketId,
+    address: SocketAddr,
+    cookie: Option<Vec<u8>>,
+    state: State,
+    /// How long to rest after the next "not found".
+    backoff: Duration,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Begins then.
+    Waiting(Instant),
+    Asking(Transaction),
+    /// It introduced us; repeated until the listener was heard.
+    Introduced(Transaction),
+    Done,
+}
+
+/// What one server has said, whichever way it was asked.
+#[derive(Debug)]
+struct Server {
+    address: ServerAddress,
+    verdict: Option<Error>,
+}
+
+/// The search.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    config: Retransmission,
+    max_backoff: Duration,
+    request: LookupRequest,
+    servers: Vec<Server>,
+    asks: Vec<Ask>,
+    /// Until when a listener that is not there is asked for again.
+    wait_until: Instant,
+    introduced_by: Option<usize>,
+    mapped: Vec<SocketAddr>,
+}
+
+impl Lookup {
+    pub(crate) fn new(
+        config: Retransmission,
+        max_backoff: Duration,
+        request: LookupRequest,
+        servers: Vec<ServerAddress>,
+        wait_until: Instant,
+    ) -> Self {
+        let servers = servers.into_iter().map(|address| Server { address, verdict: None }).collect();
+        let (asks, mapped) = (Vec::new(), Vec::new());
+        Self { config, max_backoff, request, servers, asks, wait_until, introduced_by: None, mapped }
+    }
+
+    /// Begins to ask over these sockets: the first server now, each further one so much later.
+    pub(crate) fn start(
+        &mut self,
+        now: Instant,
+        stagger: Duration,
+        sockets: &[BoundSocket],
+        candidates: Vec<WireCandidate>,
+    ) {
+        self.request.candidates = candidates;
+        let backoff = self.config.initial;
+        let mut start = now;
+        for (number, server) in self.servers.iter().enumerate() {
+            let before = self.asks.len();
+            for socket in sockets {
+                let address = if socket.is_ipv6() { server.address.ipv6 } else { server.address.ipv4 };
+                let Some(address) = address else { continue };
+                let state = State::Waiting(start);
+                self.asks.push(Ask { server: number, socket: socket.id, address, cookie: None, state, backoff });
+            }
+            if self.asks.len() > before {
+                start = start + stagger;
+            }
+        }
+    }
+
+    /// Where the listener was told that we are, or the server sees us.
+    pub(crate) fn told(&self) -> Vec<SocketAddr> {
+        let claimed = self.request.candidates.iter().map(|candidate| candidate.address);
+        claimed.chain(self.mapped.iter().copied()).collect()
+    }
+
+    /// Our candidates, while they are still to be told.
+    pub(crate) fn set_candidates(&mut self, candidates: Vec<WireCandidate>) {
+        self.request.candidates = candidates;
+    }
+
+    /// The listener was heard: nothing more to ask.
+    pub(crate) fn peer_heard(&mut self) {
+        for ask in &mut self.asks {
+            ask.state = State::Done;
+        }
+    }
+
+    /// Whether the message answers one of our asks; if so it is taken in, and may bring an introduction.
+    pub(crate) fn handle_answer<'a>(
+        &mut self,
+        now: Instant,
+        random: &mut Random,
+        from: From,
+        message: &Message<'a>,
+    ) -> Option<Option<LookupResult<'a>>> {
+        if message.method() != Method::CONNECT {
+            return None;
+        }
+        let id = message.transaction_id();
+        let config = self.config;
+        let ask = self.asks.iter_mut().find(|ask| {
+            ask.socket == from.socket
+                && ask.address == from.remote
+                && matches!(ask.state, State::Asking(known) | State::Introduced(known) if known.id == id)
+        })?;
+        if let Some(mapped) = message.xor_mapped_address().map(canonical)
+            && !self.mapped.contains(&mapped)
+        {
+            self.mapped.push(mapped);
+        }
+        let server = ask.server;
+        match message.class() {
+            Class::Success => {
+                if let State::Asking(transaction) = ask.state {
+                    ask.state = State::Introduced(transaction);
+                }
+                let public_key = message.public_key()?;
+                let introducer = *self.introduced_by.get_or_insert(server);
+                for other in self.asks.iter_mut().filter(|other| other.server != introducer) {
+                    other.state = State::Done;
+                }
+                Some(Some(LookupResult {
+                    public_key,
+                    candidates: message.candidates().collect(),
+                    route: message.route().unwrap_or_default(),
+                }))
+            }
+            Class::Error => {
+                let code = message.error_code().map_or(0, |error| error.code);
+                match (code, message.nonce()) {
+                    (codes::UNAUTHENTICATED | codes::STALE_NONCE, Some(cookie)) => {
+                        ask.cookie = Some(cookie.to_vec());
+                        ask.state = State::Asking(Transaction::new(now, &config, random));
+                    }
+                    (codes::NOT_FOUND, _) if now + ask.backoff <= self.wait_until => {
+                        ask.state = State::Waiting(now + ask.backoff);
+                        ask.backoff = (ask.backoff * 2).min(self.max_backoff);
+                        self.start_next_server(now, server);
+                    }
+                    _ => {
+                        // What one family was told the others of this server need not ask again.
+                        for same in self.asks.iter_mut().filter(|same| same.server == server) {
+                            same.state = State::Done;
+                        }
+                        self.note(server, code);
+                        self.start_next_server(now, server);
+                    }
+                }
+                Some(None)
+            }
+            Class::Request | Class::Indication => Some(None),
+        }
+    }
+
+    /// A server that cannot help makes the next one's turn come at once.
+    fn start_next_server(&mut self, now: Instant, after: usize) {
+        for ask in self.asks.iter_mut().filter(|ask| ask.server == after + 1) {
+            if let State::Waiting(start) = &mut ask.state {
+                *start = now.min(*start);
+            }
+        }
+    }
+
+    fn note(&mut self, server: usize, code: u16) {
+        let kind = codes::kind(code);
+        let asked = match &self.request.asked {
+            Asked::Name(name) => format!("listener named \"{name}\""),
+            Asked::Address(ip) => format!("listener at {ip}"),
+        };
+        let Some(server) = self.servers.get_mut(server) else { return };
+        let label = &server.address.label;
+        let message = match kind {
+            ErrorKind::NotFound => format!("no {asked} is registered at {label}"),
+            ErrorKind::Ambiguous => format!("more than one {asked} is registered at {label}"),
+            ErrorKind::TransportMismatch => format!("the {asked} does not offer this transport"),
+            ErrorKind::VersionMismatch => format!("{label} speaks another version of the protocol"),
+            _ => format!("{label} refused to introduce us to the {asked} (error {code})"),
+        };
+        server.verdict = Some(Error::new(kind, message));
+    }
+
+    /// Sends what is due; an error when no server can help any more.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        random: &mut Random,
+        transmits: &mut Vec<Transmit>,
+    ) -> Result<(), Error> {
+        let config = self.config;
+        let mut fell_silent = Vec::new();
+        for ask in &mut self.asks {
+            if let State::Waiting(start) = ask.state
+                && now >= start
+            {
+                ask.state = State::Asking(Transaction::new(now, &config, random));
+            }
+            let (State::Asking(transaction) | State::Introduced(transaction)) = &mut ask.state else { continue };
+            match transaction.poll(now, &config) {
+                Due::Nothing => {}
+                Due::Send => {
+                    let payload = request(transaction.id, &self.request, ask.cookie.as_deref());
+                    transmits.push(Transmit { socket: ask.socket, source: None, destination: ask.address, payload });
+                }
+                Due::Silent => {
+                    ask.state = State::Done;
+                    fell_silent.push(ask.server);
+                }
+            }
+        }
+        for server in fell_silent {
+            let over = self.asks.iter().filter(|ask| ask.server == server).all(|ask| matches!(ask.state, State::Done));
+            if let Some(server) = self.servers.get_mut(server)
+                && over
+                && server.verdict.is_none()
+            {
+                server.verdict = Some(silent(&server.address.label));
+            }
+        }
+        let is_over = self.asks.iter().all(|ask| matches!(ask.state, State::Done));
+        if is_over && self.introduced_by.is_none() { Err(self.verdict()) } else { Ok(()) }
+    }
+
+    /// The most telling of what the servers said: a refusal, then not found, then silence.
+    fn verdict(&self) -> Error {
+        let rank = |error: &Error| match error.kind() {
+            ErrorKind::ServerSilent | ErrorKind::ServerUnreachable => 0,
+            ErrorKind::NotFound => 1,
+            _ => 2,
+        };
+        let verdicts = self.servers.iter().filter_map(|server| server.verdict.as_ref());
+        verdicts.max_by_key(|error| rank(error)).cloned().unwrap_or_else(|| {
+            Error::new(ErrorKind::ServerUnreachable, "no server has an address of a family that is in use here")
+        })
+    }
+
+    pub(crate) fn next_wake(&self) -> NextWake {
+        let mut wake = NextWake::never();
+        for ask in &self.asks {
+            match &ask.state {
+                State::Waiting(start) => wake.at(Some(*start), Timer::Server),
+                State::Asking(transaction) | State::Introduced(transaction) => {
+                    wake.at(Some(transaction.next()), Timer::Server);
+                }
+                State::Done => {}
+            }
+        }
+        wake
+    }
+}
+
+fn request(transaction: TransactionId, request: &LookupRequest, cookie: Option<&[u8]>) -> Vec<u8> {
+    let mut builder = Builder::new(Class::Request, Method::CONNECT, transaction).version().session_id(request.session);
+    if let Some(cookie) = cookie {
+        builder = builder.attribute(AttributeType::NONCE, cookie);
+    }
+    builder = builder.public_key(&request.public_key).transports(request.transports);
+    builder = match &request.asked {
+        Asked::Name(name) => builder.name(name),
+        Asked::Address(ip) => builder.target_address(*ip),
+    };
+    builder.candidates(&request.candidates).fingerprint().finish()
+}

@@ -1,0 +1,388 @@
+//! One listener at one server: registered, kept registered, and told of connectors.
+//!
+//! For each family the first REGISTER says everything; it is answered with a cookie, repeated with it, and confirmed.
+//! From then on a short REGISTER is sent as often as the server asks. It is answered with
+//!
+//! - a confirmation, which shows where the server sees us now;
+//! - a cookie, since our address has changed: it is repeated with it, and the server moves our address;
+//! - a cookie, since the server does not know us (any more): everything is said anew with a fresh key, so that no
+//!   introduction of the time before can be replayed.
+//!
+//! A server that falls silent after it had confirmed is asked on, for ever: a restart must not end a listener.
+
+use alloc::{format, string::String, vec::Vec};
+use core::{net::SocketAddr, time::Duration};
+
+use super::{
+    From,
+    replay::ReplayWindow,
+    transaction::{Due, Transaction},
+};
+use crate::{
+    Error, ErrorKind,
+    config::Retransmission,
+    machine::{Instant, NextWake, Random, SocketId, Timer, Transmit},
+    rendezvous::codes,
+    wire::stun::{
+        AttributeType, Builder, Class, Integrity, Message, Method, Name, RegistrationId, SessionId, Transports,
+        WireCandidate,
+    },
+};
+
+/// The shortest and the longest time between keepalives that a server may ask for, in seconds.
+const KEEPALIVE_RANGE: (u32, u32) = (5, 300);
+
+/// What the listener says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Listing {
+    pub(crate) name: Option<Name>,
+    pub(crate) public_key: [u8; 32],
+    pub(crate) transports: Transports,
+    pub(crate) candidates: Vec<WireCandidate>,
+}
+
+/// What a registration tells its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RegistrationResult {
+    /// The server has it, or sees us elsewhere than before.
+    Registered,
+    /// It came to nothing, and is over.
+    Failed(Error),
+    /// A line for the log.
+    Log(String),
+}
+
+/// A connector, as the server introduces it.
+#[derive(Debug)]
+pub(crate) struct Introduced<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) public_key: [u8; 32],
+    pub(crate) route: &'a [u8],
+    pub(crate) candidates: Vec<WireCandidate>,
+}
+
+/// The conversation over one socket.
+#[derive(Debug)]
+struct Family {
+    socket: SocketId,
+    server: SocketAddr,
+    state: State,
+    mapped: Option<SocketAddr>,
+    cookie: Option<Vec<u8>>,
+    /// The server has confirmed at least once.
+    was_confirmed: bool,
+    /// Whether everything must be said (again).
+    full: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Asking(Transaction),
+    /// Until the next keepalive.
+    Resting(Instant),
+    /// The server has said nothing for too long, before it ever confirmed.
+    Silent,
+}
+
+/// A listener's registration at one server.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    config: Retransmission,
+    label: String,
+    id: RegistrationId,
+    key: [u8; 32],
+    listing: Listing,
+    families: Vec<Family>,
+    replay: ReplayWindow,
+    keepalive: Duration,
+    /// When the goodbye is due, and how many were sent.
+    farewell: Option<(Transaction, u8)>,
+}
+
+impl Registration {
+    pub(crate) fn new(config: Retransmission, label: String, listing: Listing, random: &mut Random) -> Self {
+        Self {
+            config,
+            label,
+            id: RegistrationId(random.bytes()),
+            key: random.bytes(),
+            listing,
+            families: Vec::new(),
+            replay: ReplayWindow::default(),
+            keepalive: Duration::from_secs(25),
+            farewell: None,
+        }
+    }
+
+    /// What people call the server.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Talks to the server over this socket too, at once.
+    pub(crate) fn add_family(&mut self, now: Instant, socket: SocketId, server: SocketAddr, random: &mut Random) {
+        let state = State::Asking(Transaction::new(now, &self.config, random));
+        self.families.push(Family {
+            socket,
+            server,
+            state,
+            mapped: None,
+            cookie: None,
+            was_confirmed: false,
+            full: true,
+        });
+    }
+
+    /// Whether it has any socket to talk over.
+    pub(crate) fn has_family(&self) -> bool {
+        !self.families.is_empty()
+    }
+
+    /// Our addresses as the server sees them.
+    pub(crate) fn mapped(&self) -> impl Iterator<Item = SocketAddr> {
+        self.families.iter().filter_map(|family| family.mapped)
+    }
+
+    /// Says everything anew where it differs from what was said.
+    pub(crate) fn set_candidates(&mut self, now: Instant, candidates: Vec<WireCandidate>, random: &mut Random) {
+        if self.listing.candidates == candidates {
+            return;
+        }
+        self.listing.candidates = candidates;
+        for family in self.families.iter_mut().filter(|family| matches!(family.state, State::Resting(_))) {
+            family.full = true;
+            family.state = State::Asking(Transaction::new(now, &self.config, random));
+        }
+    }
+
+    /// Tells the server that the listener leaves; what is sent then is up to [`Registration::handle_timeout`].
+    pub(crate) fn leave(&mut self, now: Instant, random: &mut Random) {
+        self.farewell = Some((Transaction::new(now, &self.config, random), 0));
+    }
+
+    /// Whether the goodbye was answered, or said often enough.
+    pub(crate) fn has_left(&self) -> bool {
+        self.families.is_empty()
+    }
+
+    /// Whether the message is an answer to a request of ours; if so it is taken in.
+    pub(crate) fn handle_answer(
+        &mut self,
+        now: Instant,
+        random: &mut Random,
+        from: From,
+        message: &Message<'_>,
+    ) -> Option<Vec<RegistrationResult>> {
+        if message.method() != Method::REGISTER {
+            return None;
+        }
+        let id = message.transaction_id();
+        if self.farewell.is_some_and(|(farewell, _)| farewell.id == id) {
+            self.families.retain(|family| family.server != from.remote);
+            return Some(Vec::new());
+        }
+        let config = self.config;
+        let family = self.families.iter_mut().find(|family| {
+            family.socket == from.socket
+                && family.server == from.remote
+                && matches!(family.state, State::Asking(transaction) if transaction.id == id)
+        })?;
+        let mut results = Vec::new();
+        match message.class() {
+            Class::Success if message.verify_integrity_sha256(&self.key) == Integrity::Valid => {
+                let asked = message.keepalive().unwrap_or(25).clamp(KEEPALIVE_RANGE.0, KEEPALIVE_RANGE.1);
+                self.keepalive = Duration::from_secs(u64::from(asked));
+                family.state = State::Resting(now + self.keepalive);
+                family.full = false;
+                family.cookie = None;
+                let mapped = message.xor_mapped_address().map(crate::address::canonical);
+                if !family.was_confirmed || family.mapped != mapped {
+                    results.push(RegistrationResult::Registered);
+                }
+                family.was_confirmed = true;
+                family.mapped = mapped;
+            }
+            Class::Error => {
+                let code = message.error_code().map_or(0, |error| error.code);
+                match (code, message.nonce()) {
+                    (codes::UNAUTHENTICATED | codes::STALE_NONCE, Some(cookie)) => {
+                        family.cookie = Some(cookie.to_vec());
+                        family.state = State::Asking(Transaction::new(now, &config, random));
+                        if code == codes::UNAUTHENTICATED && !family.full {
+                            results
+                                .push(RegistrationResult::Log(format!("{} forgot us; registering anew", self.label)));
+                            self.renew(now, random);
+                        }
+                    }
+                    (codes::FORBIDDEN, _) => {
+                        self.id = RegistrationId(random.bytes());
+                        self.renew(now, random);
+                    }
+                    _ => results.push(RegistrationResult::Failed(self.refusal(code))),
+                }
+            }
+            Class::Success | Class::Request | Class::Indication => {}
+        }
+        Some(results)
+    }
+
+    /// Says everything anew in every family, with a key that no introduction was ever signed with.
+    fn renew(&mut self, now: Instant, random: &mut Random) {
+        self.key = random.bytes();
+        self.replay = ReplayWindow::default();
+        for family in &mut self.families {
+            family.full = true;
+            family.was_confirmed = false;
+            family.state = State::Asking(Transaction::new(now, &self.config, random));
+        }
+    }
+
+    fn refusal(&self, code: u16) -> Error {
+        let kind = codes::kind(code);
+        let server = &self.label;
+        match (kind, &self.listing.name) {
+            (ErrorKind::NameTaken, Some(name)) => Error::new(kind, format!("the name \"{name}\" is taken at {server}"))
+                .with_hint(
+                    "choose another name, or wait up to 50 seconds if its holder was ended without saying goodbye",
+                ),
+            (ErrorKind::VersionMismatch, _) => {
+                Error::new(kind, format!("{server} speaks another version of the protocol"))
+            }
+            _ => Error::new(kind, format!("{server} refused the registration (error {code})")),
+        }
+    }
+
+    /// Whether the message is an introduction by this server; if so, of whom. A replay is none.
+    pub(crate) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Introduced<'a>> {
+        let is_ours = message.registration_id() == Some(self.id)
+            && self.families.iter().any(|family| family.socket == from.socket && family.server == from.remote)
+            && message.verify_integrity_sha256(&self.key) == Integrity::Valid;
+        if !is_ours || !self.replay.accept(message.sequence()?) {
+            return None;
+        }
+        Some(Introduced {
+            session: message.session_id()?,
+            public_key: message.public_key()?,
+            route: message.route().unwrap_or_default(),
+            candidates: message.candidates().collect(),
+        })
+    }
+
+    /// Sends what is due.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        random: &mut Random,
+        transmits: &mut Vec<Transmit>,
+    ) -> Vec<RegistrationResult> {
+        if self.farewell.is_some() {
+            self.say_goodbye(now, transmits);
+            return Vec::new();
+        }
+        let mut results = Vec::new();
+        let config = self.config;
+        for index in 0..self.families.len() {
+            let Some(family) = self.families.get_mut(index) else { continue };
+            if let State::Resting(until) = family.state
+                && now >= until
+            {
+                family.state = State::Asking(Transaction::new(now, &config, random));
+            }
+            let State::Asking(transaction) = &mut family.state else { continue };
+            let id = transaction.id;
+            match transaction.poll(now, &config) {
+                Due::Nothing => {}
+                Due::Send => {
+                    let payload = request(id, self.id, &self.key, family, &self.listing);
+                    let (socket, destination) = (family.socket, family.server);
+                    transmits.push(Transmit { socket, source: None, destination, payload });
+                }
+                Due::Silent if family.was_confirmed || !family.full => {
+                    results.push(RegistrationResult::Log(format!("{} does not answer; asking on", self.label)));
+                    family.state = State::Asking(Transaction::new(now, &config, random));
+                    // Again in this call: the new transaction is due at once.
+                    results.extend(self.handle_timeout(now, random, transmits));
+                    return results;
+                }
+                Due::Silent => family.state = State::Silent,
+            }
+        }
+        let all_silent = self.families.iter().all(|family| matches!(family.state, State::Silent));
+        if all_silent && self.has_family() {
+            results.push(RegistrationResult::Failed(silent(&self.label)));
+        }
+        results
+    }
+
+    fn say_goodbye(&mut self, now: Instant, transmits: &mut Vec<Transmit>) {
+        /// So often is it said, should it go unanswered.
+        const GOODBYES: u8 = 4;
+        let Some((transaction, sent)) = &mut self.farewell else { return };
+        match transaction.poll(now, &self.config) {
+            Due::Nothing => {}
+            Due::Send if *sent < GOODBYES => {
+                *sent += 1;
+                let id = transaction.id;
+                for family in &self.families {
+                    let payload = Builder::new(Class::Request, Method::REGISTER, id)
+                        .registration_id(self.id)
+                        .keepalive(0)
+                        .integrity_sha256(&self.key)
+                        .fingerprint()
+                        .finish();
+                    let (socket, destination) = (family.socket, family.server);
+                    transmits.push(Transmit { socket, source: None, destination, payload });
+                }
+            }
+            Due::Send | Due::Silent => self.families.clear(),
+        }
+    }
+
+    pub(crate) fn next_wake(&self) -> NextWake {
+        let mut wake = NextWake::never();
+        if let Some((transaction, _)) = &self.farewell {
+            if self.has_family() {
+                wake.at(Some(transaction.next()), Timer::Server);
+            }
+            return wake;
+        }
+        for family in &self.families {
+            match &family.state {
+                State::Asking(transaction) => wake.at(Some(transaction.next()), Timer::Server),
+                State::Resting(until) => wake.at(Some(*until), Timer::Keepalive),
+                State::Silent => {}
+            }
+        }
+        wake
+    }
+}
+
+/// A server that does not answer.
+pub(super) fn silent(label: &str) -> Error {
+    Error::new(ErrorKind::ServerSilent, format!("the server {label} does not answer"))
+}
+
+fn request(
+    transaction: crate::wire::stun::TransactionId,
+    id: RegistrationId,
+    key: &[u8; 32],
+    family: &Family,
+    listing: &Listing,
+) -> Vec<u8> {
+    let mut builder = Builder::new(Class::Request, Method::REGISTER, transaction);
+    if family.full {
+        builder = builder.version();
+    }
+    builder = builder.registration_id(id);
+    if let Some(cookie) = &family.cookie {
+        builder = builder.attribute(AttributeType::NONCE, cookie);
+    }
+    if family.full {
+        builder = builder.registration_key(key).public_key(&listing.public_key).transports(listing.transports);
+        if let Some(name) = &listing.name {
+            builder = builder.name(name);
+        }
+        builder = builder.candidates(&listing.candidates);
+    }
+    builder.integrity_sha256(key).fingerprint().finish()
+}

@@ -1,0 +1,111 @@
+//! Rates per network, in memory that never grows: a table of token buckets, one of which a network is assigned to by
+//! a keyed hash. Networks that share a bucket share its rate; with a secret key nobody can arrange that.
+//!
+//! A network is an IPv4 /24 or an IPv6 /56: what one customer is given, or can easily take.
+
+use alloc::{vec, vec::Vec};
+use core::net::IpAddr;
+
+use crate::machine::Instant;
+
+/// Thousandths of a token, the unit that buckets count in: so a rate of one a second needs no fractions.
+const MILLI: u64 = 1000;
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Thousandths of a token that are left.
+    tokens: u32,
+    /// When it was filled last, in milliseconds.
+    filled: u32,
+}
+
+/// Token buckets for all networks.
+pub(super) struct Rates {
+    /// Tokens a second, and at most in a bucket; 0 for no limit.
+    rate: u32,
+    key: [u64; 2],
+    buckets: Vec<Bucket>,
+}
+
+impl Rates {
+    /// `size` is the number of buckets, each of 8 bytes.
+    pub(super) fn new(rate: u32, size: usize, key: [u64; 2]) -> Self {
+        let rate = rate.min(u32::MAX / 1000);
+        let full = Bucket { tokens: rate.saturating_mul(1000), filled: 0 };
+        let buckets = if rate == 0 { Vec::new() } else { vec![full; size.max(1)] };
+        Self { rate, key, buckets }
+    }
+
+    /// Takes a token of the network that an address belongs to; false when there is none left.
+    pub(super) fn take(&mut self, now: Instant, ip: IpAddr) -> bool {
+        if self.rate == 0 {
+            return true;
+        }
+        let slot = usize::try_from(self.hash(network(ip)) % self.buckets.len() as u64).unwrap_or_default();
+        let Some(bucket) = self.buckets.get_mut(slot) else { return true };
+        // The low 32 bits: the difference stays right for 49 days of rest, and a bucket is full after one second.
+        let millis = (now.as_nanos() / 1_000_000) as u32;
+        let capacity = u64::from(self.rate) * MILLI;
+        let gained = u64::from(millis.wrapping_sub(bucket.filled)) * u64::from(self.rate);
+        let tokens = capacity.min(u64::from(bucket.tokens) + gained);
+        bucket.filled = millis;
+        bucket.tokens = u32::try_from(tokens.saturating_sub(MILLI)).unwrap_or(u32::MAX);
+        if tokens < MILLI {
+            bucket.tokens = tokens as u32;
+        }
+        tokens >= MILLI
+    }
+
+    /// A keyed mixture (two rounds of SplitMix64's finalizer); not a cryptographic hash, and none is needed: what an
+    /// attacker could win by finding a collision is the sharing of one bucket.
+    fn hash(&self, network: u64) -> u64 {
+        let [first, second] = self.key;
+        mix(mix(network ^ first).wrapping_add(second))
+    }
+}
+
+const fn mix(mut z: u64) -> u64 {
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// The network of an address as a number: the upper 24 or 56 bits, and the family.
+pub(super) fn network(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8) | 4 << 56,
+        IpAddr::V6(ip) => (ip.to_bits() >> 72) as u64 | 6 << 56,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_gets_its_rate_and_no_more() {
+        let mut rates = Rates::new(10, 1024, [1, 2]);
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        let taken = |rates: &mut Rates, millis, last| {
+            (0..100).filter(|_| rates.take(at(millis), IpAddr::from([192, 0, 2, last]))).count()
+        };
+        assert_eq!(taken(&mut rates, 5000, 1), 10);
+        assert_eq!(taken(&mut rates, 5000, 2), 0, "the same /24");
+        assert_eq!(taken(&mut rates, 5500, 1), 5);
+        assert_eq!(taken(&mut rates, 60_000, 1), 10);
+        assert!(rates.take(at(60_000), IpAddr::from([198, 51, 100, 1])));
+    }
+
+    #[test]
+    fn no_rate_is_no_limit() {
+        let mut rates = Rates::new(0, 1024, [1, 2]);
+        assert!((0..10_000).all(|_| rates.take(Instant::default(), IpAddr::from([192, 0, 2, 1]))));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_a_56() {
+        let net = |text: &str| network(text.parse().unwrap());
+        assert_eq!(net("2001:db8:0:ff::1"), net("2001:db8:0:1::2"));
+        assert_ne!(net("2001:db8:0:100::1"), net("2001:db8:0:1::1"));
+    }
+}

@@ -1,0 +1,357 @@
+//! Real `Peer`s and the real sans-IO `Server` in a simulated network: the driver that an endpoint is, in virtual time.
+
+use holepunch::{
+    config::{PeerConfig, ServerConfig},
+    machine::{Disposition, Input, Instant, Output, SocketId, UdpRequest},
+    peer::{ConnectRequest, ListenRequest, Peer, PeerEvent, ServerAddress},
+    rendezvous::server::{Server, ServerSocket},
+    wire::stun::SessionId,
+};
+use netsim::{Datagram, Delivery, HostId, Network, Time};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+/// The server's ports.
+pub(crate) const SERVER_PORT: u16 = 20000;
+const ALTERNATE_PORT: u16 = 20002;
+/// The first port that a socket bound to port 0 gets.
+const FIRST_PORT: u16 = 40_000;
+const TTL: u8 = 64;
+
+/// A node of a [`World`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NodeId(usize);
+
+enum Machine {
+    Peer(Box<Peer>),
+    Server(Box<Server>),
+}
+
+/// A host that runs a machine.
+pub(crate) struct Node {
+    host: HostId,
+    machine: Machine,
+    sockets: BTreeMap<SocketId, SocketAddr>,
+    next_port: u16,
+    wake: Option<Time>,
+    /// Everything that happened, with its time.
+    pub(crate) events: Vec<(Time, PeerEvent)>,
+    /// Data that arrived.
+    pub(crate) received: Vec<(SessionId, Vec<u8>)>,
+}
+
+/// A network with machines on its hosts.
+pub(crate) struct World {
+    pub(crate) net: Network,
+    nodes: Vec<Node>,
+    seed: u64,
+    /// What the tests may look at or change on its way; false drops it.
+    pub(crate) on_send: Option<Box<dyn FnMut(&Datagram) -> bool>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { net: Network::new(seed), nodes: Vec::new(), seed, on_send: None }
+    }
+
+    fn seed_of(&self, node: usize) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed[8..16].copy_from_slice(&(node as u64 + 1).to_le_bytes());
+        seed
+    }
+
+    fn add_node(&mut self, host: HostId, machine: Machine, sockets: BTreeMap<SocketId, SocketAddr>) -> NodeId {
+        self.nodes.push(Node {
+            host,
+            machine,
+            sockets,
+            next_port: FIRST_PORT,
+            wake: None,
+            events: Vec::new(),
+            received: Vec::new(),
+        });
+        NodeId(self.nodes.len() - 1)
+    }
+
+    /// Runs a peer on a host.
+    pub(crate) fn add_peer(&mut self, host: HostId, config: PeerConfig) -> NodeId {
+        let mut peer = Peer::new(config, self.seed_of(self.nodes.len()));
+        let now = instant(self.net.now());
+        peer.handle_input(now, Input::Interfaces(&self.net.addresses(host)));
+        let node = self.add_node(host, Machine::Peer(Box::new(peer)), BTreeMap::new());
+        self.drain(node.0);
+        node
+    }
+
+    /// Runs a server on a host, on its first address of each family.
+    pub(crate) fn add_server(&mut self, host: HostId, config: ServerConfig) -> NodeId {
+        let (machine, sockets) = self.make_server(host, config, self.nodes.len());
+        self.add_node(host, machine, sockets)
+    }
+
+    fn make_server(
+        &self,
+        host: HostId,
+        config: ServerConfig,
+        number: usize,
+    ) -> (Machine, BTreeMap<SocketId, SocketAddr>) {
+        let addresses = self.net.addresses(host);
+        let first = |ipv6: bool| addresses.iter().find(|ip| ip.is_ipv6() == ipv6).copied();
+        let mut sockets = BTreeMap::new();
+        let mut own = Vec::new();
+        for (base, ip) in [(0, first(false)), (2, first(true))] {
+            let Some(ip) = ip else { continue };
+            for (offset, port) in [(0, SERVER_PORT), (1, ALTERNATE_PORT)] {
+                let (socket, local) = (SocketId(base + offset), SocketAddr::new(ip, port));
+                sockets.insert(socket, local);
+                own.push(ServerSocket { socket, local, alternate: Some(SocketId(base + 1 - offset)) });
+            }
+        }
+        (Machine::Server(Box::new(Server::new(config, self.seed_of(number), own))), sockets)
+    }
+
+    /// Replaces a server by one that knows nothing of what was before.
+    pub(crate) fn restart_server(&mut self, node: NodeId, config: ServerConfig) {
+        let number = node.0 + 1000;
+        let (machine, sockets) = self.make_server(self.nodes[node.0].host, config, number);
+        self.nodes[node.0].machine = machine;
+        self.nodes[node.0].sockets = sockets;
+    }
+
+    pub(crate) fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node.0]
+    }
+
+    pub(crate) fn host(&self, node: NodeId) -> HostId {
+        self.nodes[node.0].host
+    }
+
+    pub(crate) fn server(&self, node: NodeId) -> &Server {
+        match &self.nodes[node.0].machine {
+            Machine::Server(server) => server,
+            Machine::Peer(_) => panic!("not a server"),
+        }
+    }
+
+    /// Where peers find a server.
+    pub(crate) fn server_address(&self, node: NodeId) -> ServerAddress {
+        let at = |socket| self.nodes[node.0].sockets.get(&SocketId(socket)).copied();
+        ServerAddress { label: "server".into(), ipv4: at(0), ipv6: at(2) }
+    }
+
+    /// Calls a method of a peer, then drains it.
+    pub(crate) fn with_peer<T>(&mut self, node: NodeId, call: impl FnOnce(&mut Peer, Instant) -> T) -> T {
+        let now = instant(self.net.now());
+        let Machine::Peer(peer) = &mut self.nodes[node.0].machine else { panic!("not a peer") };
+        let result = call(peer, now);
+        self.drain(node.0);
+        result
+    }
+
+    pub(crate) fn listen(&mut self, node: NodeId, server: NodeId, name: Option<&str>) {
+        let request = ListenRequest {
+            name: name.map(|name| name.parse().unwrap()),
+            servers: vec![self.server_address(server)],
+            bind: any(),
+            secret: None,
+        };
+        self.with_peer(node, |peer, now| peer.listen(now, request)).unwrap();
+    }
+
+    pub(crate) fn connect(&mut self, node: NodeId, server: NodeId, target: &str) -> SessionId {
+        let request = self.connect_request(server, target);
+        self.with_peer(node, |peer, now| peer.connect(now, request)).unwrap()
+    }
+
+    pub(crate) fn connect_request(&self, server: NodeId, target: &str) -> ConnectRequest {
+        ConnectRequest {
+            target: target.parse().unwrap(),
+            servers: vec![self.server_address(server)],
+            bind: any(),
+            secret: None,
+            wait: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Sends application data along a connected session's path.
+    pub(crate) fn send_data(&mut self, node: NodeId, socket: SocketId, remote: SocketAddr, payload: &[u8]) {
+        self.transmit(node.0, socket, None, remote, payload.to_vec());
+    }
+
+    /// Sends a datagram from an address that no machine has asked to send from.
+    pub(crate) fn inject(&mut self, node: NodeId, socket: SocketId, remote: SocketAddr, payload: &[u8]) {
+        self.transmit(node.0, socket, None, remote, payload.to_vec());
+    }
+
+    /// Gives a peer a datagram as if it had come from there.
+    pub(crate) fn forge(&mut self, node: NodeId, local_port: u16, remote: SocketAddr, payload: &[u8]) {
+        let host = self.nodes[node.0].host;
+        let ip = self.net.addresses(host).into_iter().find(|ip| ip.is_ipv6() == remote.is_ipv6()).unwrap();
+        let delivery = Delivery {
+            at: self.net.now(),
+            host,
+            source: remote,
+            destination: SocketAddr::new(ip, local_port),
+            payload: payload.to_vec(),
+        };
+        self.deliver(delivery);
+    }
+
+    /// The local addresses of a node's sockets.
+    pub(crate) fn sockets(&self, node: NodeId) -> Vec<SocketAddr> {
+        self.nodes[node.0].sockets.values().copied().collect()
+    }
+
+    fn transmit(
+        &mut self,
+        node: usize,
+        socket: SocketId,
+        source: Option<IpAddr>,
+        destination: SocketAddr,
+        payload: Vec<u8>,
+    ) {
+        let Some(local) = self.nodes[node].sockets.get(&socket) else { return };
+        let host = self.nodes[node].host;
+        let routed = || self.net.addresses(host).into_iter().find(|ip| ip.is_ipv6() == destination.is_ipv6());
+        let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
+        let Some(ip) = bound.or(source).or_else(routed) else { return };
+        let datagram = Datagram { source: SocketAddr::new(ip, local.port()), destination, ttl: TTL, payload };
+        if self.on_send.as_mut().is_none_or(|on_send| on_send(&datagram)) {
+            self.net.send(host, datagram);
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let Some(index) = self.nodes.iter().position(|node| node.host == delivery.host) else { return };
+        let node = &mut self.nodes[index];
+        let is_there = |local: &SocketAddr| {
+            local.port() == delivery.destination.port()
+                && local.is_ipv6() == delivery.destination.is_ipv6()
+                && (local.ip().is_unspecified() || local.ip() == delivery.destination.ip())
+        };
+        let Some((socket, _)) = node.sockets.iter().find(|(_, local)| is_there(local)) else { return };
+        let input = Input::Datagram {
+            socket: *socket,
+            local: delivery.destination,
+            remote: delivery.source,
+            payload: &delivery.payload,
+        };
+        let now = instant(self.net.now());
+        match &mut node.machine {
+            Machine::Peer(peer) => {
+                if let Disposition::Data(session) = peer.handle_input(now, input) {
+                    node.received.push((session, delivery.payload.clone()));
+                }
+            }
+            Machine::Server(server) => server.handle_input(now, input),
+        }
+        self.drain(index);
+    }
+
+    fn drain(&mut self, index: usize) {
+        loop {
+            let node = &mut self.nodes[index];
+            let output = match &mut node.machine {
+                Machine::Peer(peer) => peer.poll_output(),
+                Machine::Server(server) => match server.poll_output() {
+                    Output::Transmit(transmit) => Output::Transmit(transmit),
+                    Output::Timeout(time, timer) => Output::Timeout(time, timer),
+                    other => panic!("the server does not {other:?}"),
+                },
+            };
+            match output {
+                Output::Transmit(transmit) => {
+                    self.transmit(index, transmit.socket, transmit.source, transmit.destination, transmit.payload);
+                }
+                Output::Udp(UdpRequest::Bind { socket, mut address }) => {
+                    if address.port() == 0 {
+                        address.set_port(node.next_port);
+                        node.next_port += 1;
+                    }
+                    node.sockets.insert(socket, address);
+                    let now = instant(self.net.now());
+                    let Machine::Peer(peer) = &mut node.machine else { panic!("a server binds nothing") };
+                    peer.handle_input(now, Input::UdpBound { socket, local: address });
+                }
+                Output::Udp(UdpRequest::Close { socket }) => drop(node.sockets.remove(&socket)),
+                Output::Event(event) => node.events.push((self.net.now(), event)),
+                Output::Log(..) => {}
+                Output::Timeout(time, _) => {
+                    node.wake = time.map(|time| Time(time.as_nanos()));
+                    return;
+                }
+                other => panic!("unknown output {other:?}"),
+            }
+        }
+    }
+
+    /// Runs until the condition holds, or that much time has passed; whether it holds.
+    pub(crate) fn run_until(&mut self, patience: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.net.now() + patience;
+        loop {
+            if done(self) {
+                return true;
+            }
+            let wakes = self.nodes.iter().filter_map(|node| node.wake);
+            let next = wakes.chain(self.net.next_event()).min().unwrap_or(end);
+            if next > end {
+                self.net.advance_to(end);
+                return done(self);
+            }
+            self.net.advance_to(next.max(self.net.now()));
+            while let Some(delivery) = self.net.poll_delivery() {
+                self.deliver(delivery);
+            }
+            for index in 0..self.nodes.len() {
+                if self.nodes[index].wake.is_some_and(|wake| wake <= self.net.now()) {
+                    let now = instant(self.net.now());
+                    match &mut self.nodes[index].machine {
+                        Machine::Peer(peer) => drop(peer.handle_input(now, Input::Timeout)),
+                        Machine::Server(server) => server.handle_input(now, Input::Timeout),
+                    }
+                    self.drain(index);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Runs until a listener is registered at its server.
+    pub(crate) fn run_until_registered(&mut self, node: NodeId) {
+        let registered = |world: &Self| world.node(node).any(|event| matches!(event, PeerEvent::Registered { .. }));
+        assert!(self.run_until(Duration::from_secs(20), registered), "not registered; seed {}", self.seed);
+    }
+}
+
+impl Node {
+    /// Whether some event has happened.
+    pub(crate) fn any(&self, is_it: impl Fn(&PeerEvent) -> bool) -> bool {
+        self.events.iter().any(|(_, event)| is_it(event))
+    }
+
+    /// When an event has happened first.
+    pub(crate) fn time_of(&self, is_it: impl Fn(&PeerEvent) -> bool) -> Option<Time> {
+        self.events.iter().find(|(_, event)| is_it(event)).map(|(time, _)| *time)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.any(|event| matches!(event, PeerEvent::Connected { .. }))
+    }
+}
+
+/// Any address of both families.
+pub(crate) fn any() -> Vec<SocketAddr> {
+    vec!["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()]
+}
+
+fn instant(time: Time) -> Instant {
+    Instant::from_nanos(time.as_nanos())
+}
