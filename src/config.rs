@@ -31,7 +31,7 @@ impl Default for Retransmission {
     fn default() -> Self {
         Self {
             initial: Duration::from_millis(100),
-            maximum: Duration::from_millis(1600),
+            maximum: Duration::from_millis(500),
             silence: Duration::from_secs(5),
         }
     }

@@ -98,6 +98,8 @@ pub struct SocketId(pub u32);
 pub(crate) struct BoundSocket {
     pub(crate) id: SocketId,
     pub(crate) local: SocketAddr,
+    /// Whether the host has an address of its family to send from, as far as is known.
+    pub(crate) has_address: bool,
 }
 
 impl BoundSocket {

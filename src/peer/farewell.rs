@@ -13,6 +13,9 @@ use crate::{
     wire::stun::{Builder, Class, Integrity, Message, Method, SessionId, TransactionId},
 };
 
+/// The longest time between two repetitions: a dozen in the 3 s that there are, so that loss hardly matters.
+const MAX_INTERVAL: Duration = Duration::from_millis(250);
+
 /// FLAGS of END: its sender neither sends nor receives any more.
 pub(super) const CLOSES: u32 = 1;
 /// FLAGS of END and TRICKLE: its sender is the connector.
@@ -119,7 +122,7 @@ impl Farewell {
             return Ok(None);
         }
         ours.next = now + ours.interval;
-        ours.interval *= 2;
+        ours.interval = (ours.interval * 2).min(MAX_INTERVAL);
         let flags = if ours.closes { CLOSES } else { 0 } | if connector { FROM_CONNECTOR } else { 0 };
         Ok(Some(end(Class::Request, ours.id, session, flags, control)))
     }

@@ -56,7 +56,7 @@
 //! };
 //! assert_eq!(error.kind(), holepunch::ErrorKind::ServerSilent);
 //! assert_eq!(now.as_nanos(), 5_000_000_000);
-//! assert_eq!(packets, 7);
+//! assert_eq!(packets, 12);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

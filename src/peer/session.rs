@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
+    address::canonical,
     config::PeerConfig,
     machine::{BoundSocket, Instant, Level, NextWake, Output, Random, SocketId, Timer, Transmit},
     punch::{Agent, AgentEvent, Arrival, Candidate, CandidateKind, Provenance, Role, SelectedPair},
@@ -158,6 +159,9 @@ impl Session {
         let Some(result) = connecting.lookup.handle_answer(cx.now, cx.random, from, message) else { return false };
         if let Some(result) = result {
             self.handle_lookup_result(cx, sockets, from, &result);
+        } else {
+            // What the answer makes due is done at once; it may be that no server is left to ask.
+            self.run_lookup(cx);
         }
         true
     }
@@ -184,8 +188,7 @@ impl Session {
         let told = connecting.lookup.told();
         let relay = Relay { socket: from.socket, server: from.remote, route: result.route.to_vec() };
         self.introduce(cx, keys, sockets, &result.candidates, relay, told, timeout);
-        let has_pairs = self.introduction.as_ref().is_some_and(|introduction| introduction.agent.has_pairs());
-        if !has_pairs {
+        if !result.candidates.iter().any(|candidate| is_in_reach(candidate, sockets)) {
             let error = Error::new(ErrorKind::NoPath, "the listener has no address of a family that is in use here");
             self.fail(cx, error);
         }
@@ -371,9 +374,9 @@ impl Session {
     pub(super) fn end(&mut self, cx: &mut Context<'_>, closes: bool) {
         match self.phase {
             Phase::Connected => {
-                // As RFC 6298 would have it: twice the round trip, and not below what a busy host needs.
-                let interval = self.rtt().unwrap_or_default() * 2;
-                let interval = interval.clamp(Duration::from_millis(50), Duration::from_millis(1000));
+                // Half as much again as the round trip, and not below what a busy host needs.
+                let interval = self.rtt().unwrap_or_default() * 3 / 2;
+                let interval = interval.clamp(Duration::from_millis(50), Duration::from_millis(250));
                 self.farewell.begin(cx.now, closes, interval, cx.config, cx.random);
                 self.handle_timeout(cx);
             }
@@ -531,6 +534,15 @@ impl Session {
         self.sockets = used;
         unused
     }
+}
+
+/// Whether any of our sockets could send there at all.
+fn is_in_reach(candidate: &WireCandidate, sockets: &[BoundSocket]) -> bool {
+    let address = canonical(candidate.address);
+    sockets
+        .iter()
+        .filter(|socket| socket.is_ipv6() == address.is_ipv6())
+        .any(|socket| socket.has_address || address.ip().is_loopback())
 }
 
 /// A candidate as it came; `None` for what cannot be used over UDP.

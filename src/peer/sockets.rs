@@ -100,10 +100,16 @@ impl Sockets {
     /// Those of the sockets that are bound.
     pub(super) fn bound(&self, ids: &[SocketId]) -> Vec<BoundSocket> {
         let bound = ids.iter().filter_map(|id| match self.sockets.get(id)?.state {
-            State::Bound(local) => Some(BoundSocket { id: *id, local }),
+            State::Bound(local) => Some(BoundSocket { id: *id, local, has_address: self.has_address(local) }),
             State::Asked | State::Failed(_) => None,
         });
         bound.collect()
+    }
+
+    /// Whether there is an address to send from; of a host whose addresses are not known it is believed.
+    fn has_address(&self, local: SocketAddr) -> bool {
+        let same_family = |ip: &IpAddr| ip.is_ipv6() == local.is_ipv6();
+        !local.ip().is_unspecified() || self.interfaces.is_empty() || self.interfaces.iter().any(same_family)
     }
 
     /// Why the first of these that failed did.

@@ -192,11 +192,6 @@ impl Agent {
         self.heard_any
     }
 
-    /// Whether there is any pair to check.
-    pub(crate) fn has_pairs(&self) -> bool {
-        !self.pairs.is_empty()
-    }
-
     /// The smoothed round-trip time of the selected pair.
     pub fn rtt(&self) -> Option<Duration> {
         self.selected_pair().and_then(|pair| pair.rtt)
@@ -400,9 +395,11 @@ impl Agent {
         at: Arrival,
         message: &Message<'_>,
     ) -> bool {
-        // An answer must come from where the check went (RFC 8445 section 7.2.5.2.1).
-        let Some(index) = self.pair_index(at.socket, at.remote) else { return false };
-        match (message.class(), message.verify_integrity(self.remote.password.as_bytes())) {
+        let integrity = message.verify_integrity(self.remote.password.as_bytes());
+        // An answer must come from where the check went (RFC 8445 section 7.2.5.2.1). A late one, to a check that is
+        // forgotten, is the peer's all the same, and no data.
+        let Some(index) = self.pair_index(at.socket, at.remote) else { return integrity == Integrity::Valid };
+        match (message.class(), integrity) {
             (Class::Success, Integrity::Valid) => {}
             (Class::Error, Integrity::Valid) => {
                 if is_error(message, ErrorCode::ROLE_CONFLICT)
@@ -423,7 +420,7 @@ impl Agent {
             }
             _ => return false,
         }
-        let Some(nominating) = self.pairs[index].answered(now, &message.transaction_id()) else { return false };
+        let Some(nominating) = self.pairs[index].answered(now, &message.transaction_id()) else { return true };
         self.heard_any = true;
         let pair = &mut self.pairs[index];
         pair.hear(at.local.ip());

@@ -1,4 +1,8 @@
 //! The library in the simulator: real peers, the real server, virtual time.
 
-mod matrix;
+mod life;
+mod networks;
+mod rendezvous;
+mod timing;
+mod topology;
 mod world;

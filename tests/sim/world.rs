@@ -183,11 +183,6 @@ impl World {
         self.transmit(node.0, socket, None, remote, payload.to_vec());
     }
 
-    /// Sends a datagram from an address that no machine has asked to send from.
-    pub(crate) fn inject(&mut self, node: NodeId, socket: SocketId, remote: SocketAddr, payload: &[u8]) {
-        self.transmit(node.0, socket, None, remote, payload.to_vec());
-    }
-
     /// Gives a peer a datagram as if it had come from there.
     pub(crate) fn forge(&mut self, node: NodeId, local_port: u16, remote: SocketAddr, payload: &[u8]) {
         let host = self.nodes[node.0].host;
@@ -298,11 +293,10 @@ impl World {
                 return true;
             }
             let wakes = self.nodes.iter().filter_map(|node| node.wake);
-            let next = wakes.chain(self.net.next_event()).min().unwrap_or(end);
-            if next > end {
+            let Some(next) = wakes.chain(self.net.next_event()).min().filter(|next| *next <= end) else {
                 self.net.advance_to(end);
                 return done(self);
-            }
+            };
             self.net.advance_to(next.max(self.net.now()));
             while let Some(delivery) = self.net.poll_delivery() {
                 self.deliver(delivery);

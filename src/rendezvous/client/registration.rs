@@ -157,6 +157,8 @@ impl Registration {
 
     /// Tells the server that the listener leaves; what is sent then is up to [`Registration::handle_timeout`].
     pub(crate) fn leave(&mut self, now: Instant, random: &mut Random) {
+        // A server that never said a word over this family has nothing to forget.
+        self.families.retain(|family| family.was_confirmed || family.cookie.is_some());
         self.farewell = Some((Transaction::new(now, &self.config, random), 0));
     }
 
