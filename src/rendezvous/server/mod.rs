@@ -41,7 +41,7 @@ use crate::{
         demux::Datagram,
         stun::{
             AttributeType, Builder, CandidateKind, Class, ClassicRequest, Fingerprint, Integrity, MAX_CANDIDATES,
-            Message, Method, RegistrationId, SessionId, VERSION, WireCandidate,
+            MAX_MESSAGE, Message, Method, RegistrationId, SessionId, VERSION, WireCandidate,
         },
     },
 };
@@ -200,7 +200,7 @@ impl Server {
         may
     }
 
-    /// What all our own requests have in common: a fingerprint, nothing unknown, a rate for those without a cookie.
+    /// What all our own requests have in common: a fingerprint, nothing unknown, a rate for those who have proven nothing.
     fn handle_own(
         &mut self,
         now: Instant,
@@ -212,7 +212,7 @@ impl Server {
             self.stats.malformed += 1;
             return;
         }
-        if message.nonce().is_none() && !self.may_answer(now, at) {
+        if !self.is_proven(now, at, message) && !self.may_answer(now, at) {
             return;
         }
         let unknown: Vec<_> = message.unknown_comprehension_required(UNDERSTOOD).take(4).collect();
@@ -222,6 +222,21 @@ impl Server {
             let builder = Self::error(message, codes::UNKNOWN_ATTRIBUTE).unknown_attributes(unknown);
             self.reply_unproven(at, message, builder);
         }
+    }
+
+    /// Whether the sender is where it says: it brings a good cookie, or is a listener that is registered there. A
+    /// rate that it shares with strangers must not silence it, nor may a forged cookie escape the rate.
+    fn is_proven(&self, now: Instant, at: At, message: &Message<'_>) -> bool {
+        let id = match message.method() {
+            Method::REGISTER => message.registration_id().map(|id| id.0),
+            _ => message.session_id().map(|id| id.0),
+        };
+        let Some(id) = id else { return false };
+        if let Some(nonce) = message.nonce() {
+            return self.cookies.verify(now, at.remote, &id, nonce);
+        }
+        let known = self.registry.get(RegistrationId(id)).filter(|_| message.method() == Method::REGISTER);
+        known.is_some_and(|known| known.is_at(at.seen()) && is_signed(message, &known.listing.key))
     }
 
     fn handle_register(&mut self, now: Instant, at: At, message: &Message<'_>) {
@@ -383,7 +398,9 @@ impl Server {
 
     /// Passes a message between two introduced peers on, as it is, to where its route leads.
     fn handle_trickle(&mut self, now: Instant, at: At, message: &Message<'_>) {
-        let opened = message.route().and_then(|token| Route::open(&self.route_key, token));
+        let is_ours = message.verify_fingerprint() == Fingerprint::Valid && message.as_bytes().len() <= MAX_MESSAGE;
+        let token = message.route().filter(|_| is_ours);
+        let opened = token.and_then(|token| Route::open(&self.route_key, token));
         let Some((route, _)) = opened.filter(|(_, epoch)| self.cookies.is_fresh(now, *epoch)) else {
             self.stats.malformed += 1;
             return;
@@ -427,12 +444,13 @@ impl Server {
             .collect()
     }
 
-    /// Whether an address is one that the server itself listens on.
+    /// Whether an address is one that the server itself listens on, or is reached at.
     fn is_own(&self, at: At, address: SocketAddr) -> bool {
-        let own_ip = address.ip() == at.local.ip()
+        let advertised = self.config.advertise.is_some_and(|own| address == own || address == alternate_of(own));
+        let own_ip = address.ip() == canonical_ip(at.local.ip())
             || self.config.advertise.is_some_and(|own| own.ip() == address.ip())
             || self.sockets.iter().any(|own| own.local.ip() == address.ip());
-        own_ip && self.sockets.iter().any(|own| own.local.port() == address.port())
+        advertised || own_ip && self.sockets.iter().any(|own| own.local.port() == address.port())
     }
 
     /// Whether the request carries a cookie that is good for its sender; else the sender is challenged.
@@ -508,7 +526,7 @@ impl Server {
                 other: alternate.map(|alternate| with_port(alternate.local.port())),
             };
         };
-        let second = SocketAddr::new(advertised.ip(), advertised.port().wrapping_add(ALTERNATE_PORT_OFFSET));
+        let second = alternate_of(advertised);
         let is_first = own.zip(alternate).is_none_or(|(own, alternate)| own.socket < alternate.socket);
         let (origin, other) = if is_first { (advertised, second) } else { (second, advertised) };
         Origins { origin, other: alternate.map(|_| other) }
@@ -534,6 +552,11 @@ struct Introduction {
     transports: crate::wire::stun::Transports,
     candidates: Vec<WireCandidate>,
     route: Vec<u8>,
+}
+
+/// The advertised address's second port.
+fn alternate_of(first: SocketAddr) -> SocketAddr {
+    SocketAddr::new(first.ip(), first.port().wrapping_add(ALTERNATE_PORT_OFFSET))
 }
 
 fn is_signed(message: &Message<'_>, key: &[u8; 32]) -> bool {

@@ -1,0 +1,136 @@
+//! One connection for datagrams.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Wait, in_time};
+use crate::{
+    Error, ErrorKind, Result,
+    config::{MAX_DATAGRAM, PeerConfig},
+    io::{self, Engine, Link},
+    peer::Path,
+    wire::stun::SessionId,
+};
+
+/// A direct path to a peer, for datagrams of at most 1,200 bytes.
+///
+/// Datagrams may be lost, doubled or reordered, as UDP does; none is truncated. All methods take `&self` and may be called from any threads at
+/// once: sending and receiving are one system call each, without a lock. Dropping it closes it.
+///
+/// ```no_run
+/// # use holepunch::{ConnectOptions, Endpoint, Wait};
+/// # use std::time::Duration;
+/// # let endpoint = Endpoint::builder().build()?;
+/// let connection = endpoint.connect_datagram("bob", &ConnectOptions::default())?;
+/// connection.send(b"hello")?;
+/// let mut buffer = [0; 1200];
+/// let length = connection.recv(&mut buffer, Wait::at_most(Duration::from_secs(5)))?;
+/// println!("{} says {:?}", connection.path().remote, &buffer[..length]);
+/// # Ok::<(), holepunch::Error>(())
+/// ```
+pub struct Connection {
+    engine: Arc<Engine>,
+    link: Arc<Link>,
+}
+
+impl Connection {
+    pub(super) fn new(engine: Arc<Engine>, link: Arc<Link>) -> Self {
+        Self { engine, link }
+    }
+
+    /// Which session it is; the same on both sides.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.link.session
+    }
+
+    /// Sends one datagram. Blocks only while the system's send buffer is full.
+    ///
+    /// That it was sent does not mean that it arrives.
+    ///
+    /// # Errors
+    /// `MessageTooLarge` for more than 1,200 bytes, or more than the path carries; `Closed` after [`close`](Self::close), after [`end`](Self::end)
+    /// and when the peer has closed; `Lost` when it has answered nothing for 30 s; `Forked`, `Io`.
+    pub fn send(&self, bytes: &[u8]) -> Result<()> {
+        self.engine.check_process()?;
+        if bytes.len() > MAX_DATAGRAM {
+            let text = format!("{} bytes are too many for one datagram", bytes.len());
+            return Err(Error::new(ErrorKind::MessageTooLarge, text));
+        }
+        self.link.send(bytes)
+    }
+
+    /// Receives one datagram into `buffer`, and returns its length, which may be 0.
+    ///
+    /// What came before the peer's end is received first.
+    ///
+    /// # Errors
+    /// `Timeout` and `Cancelled` as `wait` says; `MessageTooLarge` when the datagram is longer than the buffer (it is
+    /// lost then); `Closed` when nothing more can come, or at once after [`close`](Self::close); `Lost`, `Forked`, `Io`.
+    pub fn recv(&self, buffer: &mut [u8], wait: Wait) -> Result<usize> {
+        io::receive(&self.engine, &self.link, buffer, &wait)
+    }
+
+    /// The path that was found.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.link.path
+    }
+
+    /// Our address, as the socket knows it; the IP is unspecified where the system does not tell.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.link.local()
+    }
+
+    /// The smoothed round-trip time to the peer.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        self.engine.with(|core| core.rtt(&self.link)).unwrap_or(self.link.path.rtt)
+    }
+
+    /// Announces the end of our data, and waits until the peer knows; receiving goes on. At most 3 s, or as `wait` says.
+    ///
+    /// # Errors
+    /// `Timeout` when the peer has not acknowledged it (it may know all the same); `Cancelled`, `Closed`, `Lost`, `Forked`.
+    pub fn end(&self, wait: Wait) -> Result<()> {
+        self.engine.with(|core| core.end(&self.link))?;
+        let wait = wait.but_at_most(PeerConfig::default().farewell);
+        let known = self.engine.wait(&wait, |_| self.link.end_known());
+        known.map_err(|error| in_time(error, "the peer has not acknowledged the end of our data"))
+    }
+
+    /// Closes it: calls that block on it, and all later ones, fail with `Closed`. Returns at once; the peer is told in the background, for
+    /// at most 3 s. Idempotent, from any thread.
+    pub fn close(&self) {
+        // It fails where nothing is left to close: in a forked child, or after a panic.
+        let _ = self.engine.with(|core| core.close(&self.link));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The connection's socket, to be polled for reading.
+///
+/// Readable may mean no more than that a message of the endpoint's came: then [`recv`](Connection::recv) with
+/// [`Wait::at_most`] zero fails with `Timeout`. It must not be read, written or changed otherwise.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("link", &self.link).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,43 @@
+//! What the operating system's errors mean here.
+//!
+//! A datagram socket reports what routers and hosts said about *earlier* datagrams (ICMP) on the next call. Such a
+//! report is about one datagram of many: it is as if that datagram had been lost, and whoever needs an answer
+//! sends again.
+
+use std::{borrow::Cow, io};
+
+use crate::{Error, ErrorKind};
+
+/// An [`ErrorKind::Io`] that says what was tried.
+pub(crate) fn os_error(what: impl Into<Cow<'static, str>>, error: &io::Error) -> Error {
+    let what: Cow<'static, str> = what.into();
+    Error::new(ErrorKind::Io, format!("{what}: {error}")).with_os_code(error.raw_os_error())
+}
+
+/// Whether an error of send or receive means no more than that a datagram was lost.
+pub(crate) fn is_loss(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNREFUSED
+                | libc::ECONNRESET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+                | libc::ENOBUFS
+        )
+    )
+}
+
+/// Whether a non-blocking call found nothing to do.
+pub(crate) fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Whether a signal handler ran and the call is to be repeated.
+pub(crate) fn interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}

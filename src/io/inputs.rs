@@ -1,0 +1,121 @@
+//! What the sockets bring: datagrams of the peer's own sockets, and the unread messages of connections.
+//!
+//! A connection's socket is watched until it becomes readable; then its messages are looked at ([`super::peek`]) and it is
+//! left alone for [`PAUSE`], so that data, however fast, causes ten wake-ups a second at most and an idle connection
+//! none. When the pause is over the socket is watched again, which tells at once if anything is unread; if all of that
+//! was seen before, it stays watched without a further wake-up until something new comes.
+
+use std::{mem, os::fd::AsRawFd as _, time::Duration};
+
+use mio::{Interest, Token, unix::SourceFd};
+
+use super::{
+    core::{Core, Source},
+    fault::{is_loss, would_block},
+    peek::Found,
+};
+use crate::{
+    machine::{Instant, Level, SocketId},
+    wire::stun::SessionId,
+};
+
+/// A connection that was looked at is left alone for so long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The same when unread data had to be dropped: 256 datagrams of a default buffer last for 5 ms at 50,000 a second.
+const FLOOD_PAUSE: Duration = Duration::from_millis(5);
+
+/// A connection this young is not left alone: the peer may still be finishing its checks.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// Datagrams read from one socket before others have their turn.
+const BATCH: usize = 64;
+
+impl Core {
+    /// Takes in what made a socket readable.
+    pub(super) fn handle_ready(&mut self, token: Token) {
+        match self.sources.get(&token) {
+            Some(Source::Bound(socket)) => {
+                let socket = *socket;
+                if self.read_bound(socket) {
+                    self.unfinished.insert(socket);
+                }
+            }
+            Some(Source::Link(session)) => {
+                let session = *session;
+                self.look_at(session);
+            }
+            None => {}
+        }
+    }
+
+    /// Reads a batch from one of the peer's sockets; whether there may be more.
+    pub(super) fn read_bound(&mut self, socket: SocketId) -> bool {
+        let mut input = mem::take(&mut self.input);
+        let mut more = true;
+        for _ in 0..BATCH {
+            let Some(bound) = self.sockets.get(&socket) else {
+                more = false;
+                break;
+            };
+            match bound.socket.receive(&mut input) {
+                Ok(received) => {
+                    self.handle_datagram(socket, received.local, received.remote, &input[..received.length]);
+                }
+                Err(error) if would_block(&error) => {
+                    more = false;
+                    break;
+                }
+                Err(error) if is_loss(&error) => {}
+                Err(error) => {
+                    self.log(Level::Warn, || format!("cannot receive: {error}"));
+                    more = false;
+                    break;
+                }
+            }
+        }
+        self.input = input;
+        more
+    }
+
+    /// Hands the unread messages of a connection to the peer.
+    fn look_at(&mut self, session: SessionId) {
+        let now = self.clock.now();
+        let Some(watched) = self.links.get_mut(&session) else { return };
+        let link = watched.link.clone();
+        let mut messages = Vec::new();
+        let found = watched.look.look(&link, &mut self.buffer, |from, bytes| messages.push((from, bytes.to_vec())));
+        let pause = match found {
+            Found::Nothing => None,
+            Found::Flood => Some(FLOOD_PAUSE),
+            Found::New if link.is_closed() || now.saturating_since(watched.since) < YOUNG => None,
+            Found::New | Found::Reader => Some(PAUSE),
+        };
+        if let Some(pause) = pause
+            && self.registry.deregister(&mut SourceFd(&link.as_raw_fd())).is_ok()
+        {
+            watched.look.due = Some(now + pause);
+            self.looks.insert((now + pause, session));
+        }
+        for (from, message) in messages {
+            self.handle_peeked(&link, from, &message);
+        }
+    }
+
+    /// Watches the connections again whose pause is over.
+    pub(super) fn watch_again(&mut self, now: Instant) {
+        while let Some(&(due, session)) = self.looks.first()
+            && due <= now
+        {
+            self.looks.pop_first();
+            let Some(watched) = self.links.get_mut(&session) else { continue };
+            watched.look.due = None;
+            let fd = watched.link.as_raw_fd();
+            if let Err(error) = self.registry.register(&mut SourceFd(&fd), watched.token, Interest::READABLE) {
+                watched.look.due = Some(now + PAUSE);
+                self.looks.insert((now + PAUSE, session));
+                self.log(Level::Warn, || format!("cannot watch a connection: {error}"));
+            }
+        }
+    }
+}

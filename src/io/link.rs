@@ -1,0 +1,377 @@
+//! The socket of one connection, and what the calls that use it share with the endpoint.
+//!
+//! The socket is bound to the address that the peer's packets come to and to the port of the socket that found the path
+//! (both have `SO_REUSEADDR`), and connected to the peer; the system then tells datagrams apart by both addresses. Sending
+//! and receiving are one call each on it, without a lock.
+//!
+//! Three things can be in its receive queue that are not data of this connection: checks of the peer; datagrams of
+//! others that arrived between bind and connect; and one empty datagram from its own address, the *marker*. Data that
+//! arrived before the connection had a socket is kept in a queue beside it ([`Link::push`]), and a descriptor that was
+//! handed out for poll must be readable while it waits: the marker, sent by the socket to itself before it is
+//! connected, keeps it so.
+//!
+//! A call that sleeps in receive is woken by shutdown(2) of the receiving half, after the flag that says why was set;
+//! sending, which the endpoint needs for its farewell, goes on. When the connection is over, what the socket still
+//! holds moves to the queue, and the descriptor is replaced by one at end of file ([`Link::retire`]): its number, which the program may be
+//! polling, stays valid and readable, while the port is free again.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    mem::MaybeUninit,
+    net::{Shutdown, SocketAddr},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use socket2::Socket;
+
+use super::{
+    fault::{interrupted, is_loss},
+    udp::new_socket,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    address::canonical,
+    peer::{CloseReason, Path},
+    wire::{demux::is_stun_with_fingerprint, stun::SessionId},
+};
+
+/// Datagrams kept beside the socket at most; the newest are dropped.
+const MAX_QUEUED: usize = 64;
+
+/// Why a connection no longer does something; bits of [`Link::flags`].
+mod flag {
+    /// The program has closed it.
+    pub(super) const CLOSED: u8 = 1;
+    /// The peer has closed it, or both have ended.
+    pub(super) const OVER: u8 = 2;
+    /// The peer has vanished.
+    pub(super) const LOST: u8 = 4;
+    /// The peer sends no more data.
+    pub(super) const PEER_ENDED: u8 = 8;
+    /// The program has said that it sends no more data.
+    pub(super) const ENDED: u8 = 16;
+    /// The peer knows that.
+    pub(super) const END_ACKNOWLEDGED: u8 = 32;
+
+    /// Nothing can be sent.
+    pub(super) const NO_SENDING: u8 = CLOSED | OVER | LOST | ENDED;
+    /// Nothing but what is there already can be received.
+    pub(super) const NO_MORE: u8 = CLOSED | OVER | LOST | PEER_ENDED;
+}
+
+/// One connection: its socket and state.
+pub(crate) struct Link {
+    socket: Socket,
+    pub(crate) session: SessionId,
+    pub(crate) path: Path,
+    /// Our address; the IP is unspecified where it is not known.
+    local: SocketAddr,
+    flags: AtomicU8,
+    /// The calls in receive now, in the low 16 bits, and how many there have been, above.
+    readers: AtomicU64,
+    /// The length of `queue`, to be read without its lock.
+    queued: AtomicUsize,
+    queue: Mutex<VecDeque<Vec<u8>>>,
+}
+
+/// What was taken from the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Data of the peer; longer than the buffer when it did not fit.
+    Data(usize),
+    /// A message for the endpoint, or somebody else's datagram, from this address.
+    Other(SocketAddr, usize),
+    /// Nothing of interest.
+    Nothing,
+    /// The receiving half is shut down, and the queue empty.
+    End,
+}
+
+impl Link {
+    /// Opens the socket of a connection beside `parent`, the address of the socket that found the path.
+    /// `collect` is called when all that arrives comes to the new socket; it takes what the old one still holds,
+    /// and says whether any of it, or of what came before, may be data of this session.
+    pub(super) fn open(
+        session: SessionId,
+        path: Path,
+        parent: SocketAddr,
+        collect: impl FnOnce() -> bool,
+    ) -> io::Result<Self> {
+        let ip = if path.local.ip().is_unspecified() { parent.ip() } else { path.local.ip() };
+        let address = SocketAddr::new(ip, parent.port());
+        let socket = new_socket(address)?;
+        socket.set_reuse_address(true)?;
+        super::peek::prepare(&socket)?;
+        socket.bind(&address.into())?;
+        if collect() && !ip.is_unspecified() {
+            // Best effort: without the marker, poll tells of the data when more comes.
+            let _ = socket.send_to_with_flags(&[], &address.into(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+        }
+        socket.connect(&path.remote.into())?;
+        Ok(Self {
+            socket,
+            session,
+            path,
+            local: address,
+            flags: AtomicU8::new(0),
+            readers: AtomicU64::new(0),
+            queued: AtomicUsize::new(0),
+            queue: Mutex::default(),
+        })
+    }
+
+    /// Our address; the IP is unspecified where it is not known.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Sends one datagram of the program.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<()> {
+        // What was said about an earlier datagram takes the place of this one's sending: the second try sends it.
+        for _ in 0..2 {
+            self.check_sending()?;
+            match self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(error) if is_loss(&error) || interrupted(&error) => {}
+                Err(error) => {
+                    self.check_sending()?;
+                    return Err(self.send_error(bytes.len(), &error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sending(&self) -> Result<()> {
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags & flag::NO_SENDING == 0 { Ok(()) } else { Err(self.why_over(flags)) }
+    }
+
+    /// Sends a datagram of the endpoint, without blocking.
+    pub(super) fn transmit(&self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT).map(|_| ())
+    }
+
+    /// Takes one datagram from the socket.
+    pub(super) fn take(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Taken> {
+        // The real length is asked for also because the kernel's peek offset moves back by what was read.
+        let (length, from) = self.socket.recv_from_with_flags(as_uninit(buffer), flags | libc::MSG_TRUNC)?;
+        Ok(match from.as_socket() {
+            None => Taken::End,
+            Some(from) if canonical(from) == self.path.remote => {
+                if buffer.get(..length).is_some_and(is_stun_with_fingerprint) {
+                    Taken::Other(self.path.remote, length)
+                } else {
+                    Taken::Data(length)
+                }
+            }
+            Some(from) if from == self.local || length > buffer.len() => Taken::Nothing,
+            Some(from) => Taken::Other(from, length),
+        })
+    }
+
+    /// Takes the oldest datagram from the queue beside the socket; its length, longer than the buffer when it did not fit.
+    pub(super) fn take_queued(&self, buffer: &mut [u8]) -> Option<usize> {
+        if self.queued.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let mut queue = self.queue();
+        let datagram = queue.pop_front()?;
+        self.queued.store(queue.len(), Ordering::Release);
+        let fits = datagram.len().min(buffer.len());
+        buffer[..fits].copy_from_slice(&datagram[..fits]);
+        Some(datagram.len())
+    }
+
+    /// Keeps data that did not come by the socket; dropped when there is too much of it.
+    pub(super) fn push(&self, datagram: Vec<u8>) {
+        let mut queue = self.queue();
+        if queue.len() < MAX_QUEUED {
+            queue.push_back(datagram);
+            self.queued.store(queue.len(), Ordering::Release);
+        }
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        self.queued.load(Ordering::Acquire) != 0
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the endpoint that a call is receiving, until the guard is dropped.
+    pub(super) fn reading(&self) -> Reading<'_> {
+        self.readers.fetch_add(1 << 16 | 1, Ordering::Relaxed);
+        Reading(self)
+    }
+
+    /// How many calls have received so far, and whether one is at it now.
+    pub(super) fn readers(&self) -> (u64, bool) {
+        let readers = self.readers.load(Ordering::Relaxed);
+        (readers >> 16, readers & 0xFFFF != 0)
+    }
+
+    /// The program closes; `false` when it has done so before.
+    pub(super) fn set_closed(&self) -> bool {
+        self.set(flag::CLOSED) & flag::CLOSED == 0
+    }
+
+    pub(super) fn set_peer_ended(&self) {
+        self.set(flag::PEER_ENDED);
+    }
+
+    /// Sets a flag and wakes the calls that sleep in receive.
+    fn set(&self, flag: u8) -> u8 {
+        let before = self.flags.fetch_or(flag, Ordering::AcqRel);
+        // Fails only after `retire`, when nothing sleeps any more.
+        let _ = self.socket.shutdown(Shutdown::Read);
+        before
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.flags.fetch_or(flag::ENDED, Ordering::AcqRel);
+    }
+
+    pub(super) fn set_end_acknowledged(&self) {
+        self.flags.fetch_or(flag::END_ACKNOWLEDGED, Ordering::AcqRel);
+    }
+
+    /// Whether the peer knows of the end of our data, or why it never will; `None` while that is open.
+    pub(crate) fn end_known(&self) -> Option<Result<()>> {
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags & flag::CLOSED == 0 && flags & (flag::END_ACKNOWLEDGED | flag::OVER) != 0 {
+            return Some(Ok(()));
+        }
+        self.over().map(Err)
+    }
+
+    /// Whether the program has closed it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & flag::CLOSED != 0
+    }
+
+    /// Why it is over for the program, if it is: by either side, or lost.
+    pub(super) fn over(&self) -> Option<Error> {
+        let flags = self.flags.load(Ordering::Acquire);
+        (flags & (flag::CLOSED | flag::OVER | flag::LOST) != 0).then(|| self.why_over(flags))
+    }
+
+    /// Why nothing more can come, if so.
+    pub(super) fn no_more(&self) -> Option<Error> {
+        let flags = self.flags.load(Ordering::Acquire);
+        (flags & flag::NO_MORE != 0).then(|| self.why_over(flags & !flag::ENDED))
+    }
+
+    fn why_over(&self, flags: u8) -> Error {
+        let remote = self.path.remote;
+        if flags & flag::CLOSED != 0 {
+            Error::new(ErrorKind::Closed, format!("the connection to {remote} was closed by this program"))
+        } else if flags & flag::LOST != 0 {
+            Error::new(ErrorKind::Lost, format!("the peer at {remote} answers no more"))
+        } else if flags & flag::ENDED != 0 {
+            Error::new(ErrorKind::Closed, format!("this program has ended its data to {remote}"))
+        } else {
+            Error::new(ErrorKind::Closed, format!("the peer at {remote} has ended the connection"))
+        }
+    }
+
+    fn send_error(&self, length: usize, error: &io::Error) -> Error {
+        let remote = self.path.remote;
+        let (kind, text) = match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => {
+                (ErrorKind::MessageTooLarge, format!("{length} bytes are more than the path to {remote} carries"))
+            }
+            Some(_) | None => (ErrorKind::Io, format!("cannot send to {remote}: {error}")),
+        };
+        Error::new(kind, text).with_os_code(error.raw_os_error())
+    }
+
+    /// The connection is over: gives the socket and its port back. What it held and the program has not read is kept.
+    pub(super) fn retire(&self, reason: CloseReason, buffer: &mut [u8]) -> io::Result<()> {
+        while let Ok(taken) = self.take(buffer, libc::MSG_DONTWAIT) {
+            match taken {
+                Taken::Data(length) if length <= buffer.len() => self.keep(&buffer[..length]),
+                Taken::End => break,
+                Taken::Data(_) | Taken::Other(..) | Taken::Nothing => {}
+            }
+        }
+        self.set(if reason == CloseReason::Lost { flag::LOST } else { flag::OVER });
+        let (ended, other) = UnixStream::pair()?;
+        drop(other);
+        replace(&self.socket, &ended)
+    }
+
+    /// As [`push`](Self::push), for as much as a socket holds.
+    fn keep(&self, datagram: &[u8]) {
+        let mut queue = self.queue();
+        queue.push_back(datagram.to_vec());
+        self.queued.store(queue.len(), Ordering::Release);
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Link {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("session", &self.session)
+            .field("local", &self.local)
+            .field("remote", &self.path.remote)
+            .field("flags", &self.flags)
+            .finish_non_exhaustive()
+    }
+}
+
+/// See [`Link::reading`].
+pub(super) struct Reading<'a>(&'a Link);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A buffer as the system's receiving calls take it.
+pub(super) fn as_uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the layouts are the same, and those who get this only write initialised bytes into it.
+    unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
+}
+
+/// Puts a duplicate of `new` in the place of `old`'s descriptor.
+fn replace(old: &Socket, new: &UnixStream) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: both descriptors are open and owned; afterwards `old` owns the duplicate under the same number.
+    let result = unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: as above; the flag is set on the duplicate.
+    let result = unsafe {
+        match libc::dup2(new.as_raw_fd(), old.as_raw_fd()) {
+            -1 => -1,
+            fd => libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC),
+        }
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,37 @@
+//! The only sockets, threads, clock and OS randomness of the library.
+//!
+//! [`core`] holds the sans-IO peer and does what it wants ([`outputs`]), and gives it what the sockets bring
+//! ([`inputs`]). [`shared`] guards it with one lock, wakes blocked calls and whoever drives; [`engine`] is the thread and
+//! the end of all. A connection's own socket ([`link`]) is used by the program's calls directly ([`receive`]), and
+//! only [`peek`]ed at for the peer's checks while nobody reads. `unsafe` is allowed here, for what neither std nor
+//! socket2 can do.
+
+#![allow(unsafe_code)]
+
+mod cancel;
+mod clock;
+mod control;
+mod core;
+mod engine;
+mod fault;
+mod inputs;
+mod interfaces;
+mod link;
+mod outputs;
+mod peek;
+mod ready;
+mod receive;
+mod resolve;
+mod shared;
+mod spawn;
+mod udp;
+mod wait;
+
+pub use cancel::Cancel;
+pub(crate) use core::Core;
+pub(crate) use engine::Engine;
+pub(crate) use link::Link;
+pub(crate) use receive::receive;
+pub(crate) use resolve::{Families, ServerName, resolve};
+pub(crate) use shared::Callbacks;
+pub use wait::Wait;

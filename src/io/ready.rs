@@ -1,0 +1,60 @@
+//! Waiting until one of a few descriptors is readable: poll(2).
+
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+    time::Duration,
+};
+
+use super::fault::interrupted;
+
+/// At most so many descriptors are waited for at once: a connection's, a token's, an endpoint's.
+const MAX: usize = 3;
+
+/// Waits until one of at most three descriptors is readable, at end of file or broken, or the time has passed. May return
+/// early, after a signal.
+pub(super) fn wait(sources: &[&dyn AsRawFd], timeout: Option<Duration>) -> io::Result<()> {
+    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX];
+    for (slot, source) in polled.iter_mut().zip(sources) {
+        let fd: RawFd = source.as_raw_fd();
+        slot.fd = fd;
+    }
+    let millis = timeout.map_or(-1, rounded_up);
+    // SAFETY: the array is live and as long as told; entries with a negative descriptor are ignored.
+    let result = unsafe { libc::poll(polled.as_mut_ptr(), MAX as libc::nfds_t, millis) };
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if interrupted(&error) { Ok(()) } else { Err(error) }
+}
+
+/// Milliseconds, never less than the time: a wait that ends too early would spin.
+fn rounded_up(time: Duration) -> libc::c_int {
+    libc::c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write as _, os::unix::net::UnixStream, time::Instant};
+
+    #[test]
+    fn a_time_is_never_cut_short() {
+        assert_eq!(rounded_up(Duration::ZERO), 0);
+        assert_eq!(rounded_up(Duration::from_nanos(1)), 1);
+        assert_eq!(rounded_up(Duration::MAX), libc::c_int::MAX);
+        let (reader, _writer) = UnixStream::pair().unwrap();
+        let start = Instant::now();
+        wait(&[&reader], Some(Duration::from_micros(1500))).unwrap();
+        assert!(start.elapsed() >= Duration::from_micros(1500));
+    }
+
+    #[test]
+    fn any_of_them_ends_the_wait() {
+        let (quiet, _silent) = UnixStream::pair().unwrap();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        writer.write_all(b"x").unwrap();
+        wait(&[&quiet, &reader], None).unwrap();
+    }
+}

@@ -1,0 +1,400 @@
+//! The rendezvous server: the sans-IO [`Server`] with real sockets under it.
+//!
+//! One thread does everything. It sleeps until a socket is readable, a timer of the server is due, or a [`Handle`]
+//! wakes it. Then each readable socket in turn gives one batch of datagrams, the server's answers to the batch leave
+//! together, and it goes round again until no socket has anything left: a flooded socket delays the others by a batch
+//! and never starves them, and timers are looked at once each round. Memory is bounded: the buffers of one batch, its
+//! answers, and what the server itself bounds ([`ServerConfig`]).
+//!
+//! Nothing that arrives ends the loop. An answer that cannot be sent is dropped, as the network may do anyway.
+//!
+//! ```
+//! use holepunch::server::{Options, RendezvousServer};
+//!
+//! let mut options = Options::default();
+//! options.host = Some("127.0.0.1".into());
+//! options.port = 0; // any free port
+//! let server = RendezvousServer::bind(options)?;
+//! println!("listening on {}", server.local_addresses()[0]);
+//!
+//! let handle = server.handle();
+//! let thread = std::thread::spawn(move || server.run());
+//! handle.stop();
+//! thread.join().unwrap()?;
+//! # Ok::<(), holepunch::Error>(())
+//! ```
+
+mod batch;
+mod sockets;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
+    str::FromStr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant as SystemInstant},
+};
+
+use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
+
+use crate::{
+    Error, ErrorKind, Result,
+    config::{DEFAULT_SERVER_PORT, ServerConfig},
+    machine::{Input, Instant, Level, Output, SocketId, Transmit},
+    rendezvous::server::{Server, ServerSocket, ServerStats},
+};
+
+/// The port that peers of 2015 are told to punch from, unless told otherwise.
+pub const DEFAULT_PUNCH_PORT: u16 = 20001;
+
+/// The waker's token; a socket's is its index.
+const WAKE: Token = Token(usize::MAX);
+
+/// Where the server's log lines go.
+pub type Log = Box<dyn Fn(Level, &str) + Send>;
+
+/// How a server is to listen.
+#[non_exhaustive]
+pub struct Options {
+    /// The address or host name to listen on, that alone. `None`: every address of this machine, IPv4 and IPv6.
+    pub host: Option<String>,
+    /// The port; 0 leaves the choice to the system, for the alternate port as well.
+    pub port: u16,
+    /// The port that peers of 2015 are told to punch from.
+    pub punch_port: u16,
+    /// What clients are told instead of the server's own address, for a server behind a forwarded port.
+    pub advertise: Option<Advertise>,
+    /// Limits and times.
+    pub config: ServerConfig,
+    /// Hears the server's log lines; on the thread of `bind`, then on that of `run`. `None`: they are dropped.
+    pub log: Option<Log>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: DEFAULT_SERVER_PORT,
+            punch_port: DEFAULT_PUNCH_PORT,
+            advertise: None,
+            config: ServerConfig::default(),
+            log: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("punch_port", &self.punch_port)
+            .field("advertise", &self.advertise)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The public address of a server that cannot see it itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertise {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port; `None`: the one that the server listens on.
+    pub port: Option<u16>,
+}
+
+impl FromStr for Advertise {
+    type Err = Error;
+
+    /// Parses `A`, `A:P`, `[A6]` or `[A6]:P`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when it is none of these, or an address that no client could use.
+    fn from_str(text: &str) -> Result<Self> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        let parsed = match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+            (Ok(ip), _) => Self { ip, port: None },
+            (Err(_), Ok(address)) => Self { ip: address.ip(), port: Some(address.port()) },
+            (Err(_), Err(_)) => {
+                return Err(Error::new(ErrorKind::InvalidArgument, format!("{text:?} is no address")).with_hint(
+                    "give an IP address, with or without a port: 192.0.2.1, 192.0.2.1:20000 or [2001:db8::1]:20000",
+                ));
+            }
+        };
+        if parsed.ip.is_unspecified() || parsed.ip.is_multicast() || parsed.port == Some(0) {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("clients cannot reach {text:?}"))
+                .with_hint("give the public address of the server"));
+        }
+        Ok(parsed)
+    }
+}
+
+impl Advertise {
+    /// The address as the server is told it: with the port that it listens on in that family, where none was given.
+    fn complete(self, main: &[SocketAddr]) -> Option<SocketAddr> {
+        let own = main.iter().find(|own| own.is_ipv4() == self.ip.is_ipv4()).map(SocketAddr::port);
+        self.port.or(own).map(|port| SocketAddr::new(self.ip, port))
+    }
+}
+
+/// What a server and its handles share.
+#[derive(Debug)]
+struct Shared {
+    stop: AtomicBool,
+    stats: Mutex<ServerStats>,
+}
+
+/// Stops a running server and tells what it has done, from any thread. Clones are handles of the same server.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    waker: Arc<Waker>,
+}
+
+impl Handle {
+    /// Makes [`RendezvousServer::run`] return; also when it is called only later. Does not wait for it.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        // Waking fails only when the poll is gone, and then nothing runs any more.
+        let _ = self.waker.wake();
+    }
+
+    /// What the server had done when it last went to sleep.
+    pub fn stats(&self) -> ServerStats {
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A rendezvous server that is bound. It answers while [`run`](Self::run) runs.
+pub struct RendezvousServer {
+    server: Server,
+    sockets: Vec<UdpSocket>,
+    bound: Vec<SocketAddr>,
+    main: Vec<SocketAddr>,
+    alternate: Vec<SocketAddr>,
+    poll: Poll,
+    shared: Arc<Shared>,
+    waker: Arc<Waker>,
+    log: Log,
+    origin: SystemInstant,
+}
+
+impl fmt::Debug for RendezvousServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RendezvousServer").field("main", &self.main).finish_non_exhaustive()
+    }
+}
+
+impl RendezvousServer {
+    /// Binds the sockets. From here on requests wait in them.
+    ///
+    /// An alternate port that is taken, or a family that this machine does not have, goes to the log and is done without.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AddressInUse`] when another program holds the port, [`ErrorKind::InvalidArgument`] when the host is
+    /// none of this machine, [`ErrorKind::Io`] when the system refuses otherwise.
+    pub fn bind(options: Options) -> Result<Self> {
+        let log = options.log.unwrap_or_else(|| Box::new(|_, _| {}));
+        let sockets::Bound { sockets, known } = sockets::bind(options.host.as_deref(), options.port, &*log)?;
+        let poll = Poll::new().map_err(|error| system("cannot make an event queue", &error))?;
+        let waker = Waker::new(poll.registry(), WAKE).map_err(|error| system("cannot make a waker", &error))?;
+        let mut sockets: Vec<UdpSocket> = sockets.into_iter().map(UdpSocket::from_std).collect();
+        for (index, socket) in sockets.iter_mut().enumerate() {
+            poll.registry()
+                .register(socket, Token(index), Interest::READABLE)
+                .map_err(|error| system("cannot watch a socket", &error))?;
+        }
+        // A main socket stands before its alternate, so a number points back only from an alternate.
+        let is_alternate = |socket: &ServerSocket| socket.alternate.is_some_and(|other| other < socket.socket);
+        let addresses = |alternate: bool| {
+            known.iter().filter(|socket| is_alternate(socket) == alternate).map(|socket| socket.local).collect()
+        };
+        let (main, alternate): (Vec<SocketAddr>, Vec<SocketAddr>) = (addresses(false), addresses(true));
+        let bound = known.iter().map(|socket| socket.local).collect();
+        let mut config = options.config;
+        if let Some(advertise) = options.advertise {
+            config.advertise = advertise.complete(&main);
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| {
+            Error::new(ErrorKind::Io, format!("the system gives no random bytes: {error}"))
+                .with_os_code(error.raw_os_error())
+        })?;
+        Ok(Self {
+            server: Server::new(config, seed, known),
+            sockets,
+            bound,
+            main,
+            alternate,
+            poll,
+            shared: Arc::new(Shared { stop: AtomicBool::new(false), stats: Mutex::default() }),
+            waker: Arc::new(waker),
+            log,
+            origin: SystemInstant::now(),
+        })
+    }
+
+    /// The addresses it listens on, IPv4 first; the address part is unspecified where it listens on all.
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.main
+    }
+
+    /// The addresses that answers come from when a client asks for another port; empty where they could not be bound.
+    pub fn alternate_addresses(&self) -> &[SocketAddr] {
+        &self.alternate
+    }
+
+    /// A handle to stop it, and to see what it does.
+    pub fn handle(&self) -> Handle {
+        Handle { shared: Arc::clone(&self.shared), waker: Arc::clone(&self.waker) }
+    }
+
+    /// Answers requests until a [`Handle`] stops it. Blocks; the sockets are closed when it returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] when the system's event queue fails; no datagram can cause that.
+    pub fn run(mut self) -> Result<()> {
+        let mut events = Events::with_capacity(self.sockets.len() + 1);
+        let mut receiver = batch::Receiver::new();
+        let mut outgoing = Vec::new();
+        // Events tell of a change only: a socket stays readable here until a read said that it is empty.
+        let mut readable = vec![true; self.sockets.len()];
+        let mut wake = self.drain(&mut outgoing);
+        self.flush(&mut outgoing);
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let timeout = if readable.contains(&true) {
+                Some(Duration::ZERO)
+            } else {
+                *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.server.stats();
+                wake.map(|wake| wake - self.now())
+            };
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(system("waiting for requests failed", &error)),
+            }
+            for event in &events {
+                if let Some(readable) = readable.get_mut(event.token().0) {
+                    *readable = true;
+                }
+            }
+            for (index, readable) in readable.iter_mut().enumerate() {
+                if *readable {
+                    *readable = self.read_batch(index, &mut receiver, &mut outgoing);
+                    wake = self.drain(&mut outgoing);
+                    self.flush(&mut outgoing);
+                }
+            }
+            if wake.is_some_and(|wake| wake <= self.now()) {
+                self.server.handle_input(self.now(), Input::Timeout);
+                wake = self.drain(&mut outgoing);
+                self.flush(&mut outgoing);
+            }
+        }
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.server.stats();
+        Ok(())
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Gives the server one batch of a socket's datagrams; false when the socket has no more.
+    fn read_batch(&mut self, index: usize, receiver: &mut batch::Receiver, outgoing: &mut Vec<Transmit>) -> bool {
+        let (Some(socket), Some(bound)) = (self.sockets.get(index), self.bound.get(index).copied()) else {
+            return false;
+        };
+        let count = match receiver.receive(socket.as_fd()) {
+            Ok(count) => count,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    (self.log)(Level::Warn, &format!("receiving failed: {error}"));
+                }
+                return false;
+            }
+        };
+        let now = self.now();
+        for datagram in (0..count).filter_map(|index| receiver.datagram(index)) {
+            let local = SocketAddr::new(datagram.local.unwrap_or(bound.ip()), bound.port());
+            let socket = SocketId(u32::try_from(index).unwrap_or(u32::MAX));
+            let input = Input::Datagram { socket, local, remote: datagram.remote, payload: datagram.payload };
+            self.server.handle_input(now, input);
+            self.drain(outgoing);
+        }
+        true
+    }
+
+    /// Takes out all that the server wants, and the time at which it wants to be called again.
+    fn drain(&mut self, outgoing: &mut Vec<Transmit>) -> Option<Instant> {
+        loop {
+            match self.server.poll_output() {
+                Output::Transmit(transmit) => outgoing.push(transmit),
+                Output::Log(level, text) => (self.log)(level, &text),
+                Output::Event(event) => (self.log)(Level::Info, &format!("{event:?}")),
+                Output::Udp(_) => {} // A server never asks for sockets.
+                Output::Timeout(wake, _) => return wake,
+            }
+        }
+    }
+
+    /// Sends what has gathered, each socket's datagrams together and in their order.
+    fn flush(&self, outgoing: &mut Vec<Transmit>) {
+        if outgoing.is_empty() {
+            return;
+        }
+        outgoing.sort_by_key(|transmit| transmit.socket);
+        for group in outgoing.chunk_by(|a, b| a.socket == b.socket) {
+            let socket = group.first().and_then(|transmit| self.sockets.get(usize::try_from(transmit.socket.0).ok()?));
+            if let Some(socket) = socket {
+                batch::send(socket.as_fd(), group);
+            }
+        }
+        outgoing.clear();
+    }
+}
+
+fn system(what: &'static str, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{what}: {error}")).with_os_code(error.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advertised_addresses_are_parsed_and_judged() {
+        let parse = |text: &str| text.parse::<Advertise>();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (text, address, port) in [
+            ("192.0.2.1", "192.0.2.1", None),
+            ("192.0.2.1:5", "192.0.2.1", Some(5)),
+            ("2001:db8::1", "2001:db8::1", None),
+            ("[2001:db8::1]", "2001:db8::1", None),
+            ("[2001:db8::1]:5", "2001:db8::1", Some(5)),
+        ] {
+            assert_eq!(parse(text), Ok(Advertise { ip: ip(address), port }));
+        }
+        for text in
+            ["", "example.org", "192.0.2.1:", "192.0.2.1:70000", "0.0.0.0", "[::]:1", "224.0.0.1", "192.0.2.1:0"]
+        {
+            assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::InvalidArgument, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_advertised_address_gets_the_port_of_its_family() {
+        let main = ["0.0.0.0:5", "[::]:6"].map(|text| text.parse().unwrap());
+        let complete = |text: &str, main: &[SocketAddr]| {
+            text.parse::<Advertise>().unwrap().complete(main).map(|address| address.to_string())
+        };
+        assert_eq!(complete("192.0.2.1", &main).as_deref(), Some("192.0.2.1:5"));
+        assert_eq!(complete("2001:db8::1", &main).as_deref(), Some("[2001:db8::1]:6"));
+        assert_eq!(complete("192.0.2.1:7", &main).as_deref(), Some("192.0.2.1:7"));
+        assert_eq!(complete("2001:db8::1", &main[..1]), None, "nothing is listened on in that family");
+    }
+}

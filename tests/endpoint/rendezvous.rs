@@ -1,0 +1,94 @@
+//! A rendezvous server in a thread, and the endpoints that use it.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant as SystemInstant},
+};
+
+use holepunch::{
+    ConnectOptions, Connection, Endpoint, EndpointBuilder, Listener, Wait,
+    config::ServerConfig,
+    machine::{Input, Instant, Output, SocketId},
+    rendezvous::server::{Server, ServerSocket},
+};
+
+/// Long enough for anything that works, on a busy machine.
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// The sans-IO server over one socket, until dropped.
+pub struct Rendezvous {
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Rendezvous {
+    pub fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || serve(&socket, &stopped));
+        Self { address, stop, thread: Some(thread) }
+    }
+
+    pub fn endpoint(&self) -> EndpointBuilder {
+        Endpoint::builder().server(self.address.to_string()).bind("127.0.0.1:0".parse().unwrap())
+    }
+
+    /// A listener and one connection, both ends of it.
+    pub fn pair(&self, name: &str) -> (Listener, Connection, Connection) {
+        let (here, there) = (self.endpoint().build().unwrap(), self.endpoint().build().unwrap());
+        let listener = here.listen(Some(name), LONG.into()).unwrap();
+        let near = there.connect_datagram(name, &ConnectOptions::default()).unwrap();
+        let far = listener.accept_datagram(LONG.into()).unwrap();
+        (listener, near, far)
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn serve(socket: &UdpSocket, stopped: &AtomicBool) {
+    let local = socket.local_addr().unwrap();
+    let id = SocketId(0);
+    let start = SystemInstant::now();
+    let now = || Instant::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap());
+    let mut server =
+        Server::new(ServerConfig::default(), [9; 32], vec![ServerSocket { socket: id, local, alternate: None }]);
+    let mut buffer = [0; 2048];
+    while !stopped.load(Ordering::SeqCst) {
+        match socket.recv_from(&mut buffer) {
+            Ok((length, remote)) => {
+                server.handle_input(now(), Input::Datagram { socket: id, local, remote, payload: &buffer[..length] });
+            }
+            Err(_) => server.handle_input(now(), Input::Timeout),
+        }
+        loop {
+            match server.poll_output() {
+                Output::Transmit(transmit) => {
+                    let _ = socket.send_to(&transmit.payload, transmit.destination);
+                }
+                Output::Timeout(..) => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Receives one datagram.
+pub fn receive(connection: &Connection) -> holepunch::Result<Vec<u8>> {
+    let mut buffer = [0; 1200];
+    let length = connection.recv(&mut buffer, Wait::at_most(LONG))?;
+    Ok(buffer[..length].to_vec())
+}
