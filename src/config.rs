@@ -44,6 +44,9 @@ pub struct Checks {
     pub unproven: [Duration; 11],
     /// How many checks go to an address that the server observed, before anything authenticated came from it: no more can be reflected by a lie.
     pub observed_budget: u8,
+    /// How many more go to an address for each authenticated message that came from there: a peer whose checks get
+    /// through, while ours are lost, keeps us checking; a forged source does not, much.
+    pub heard_budget: u8,
     /// How many go to a public address that the peer only claims.
     pub claimed_budget: u8,
     /// How many public addresses that are only claimed are checked at all.
@@ -70,6 +73,7 @@ impl Default for Checks {
         Self {
             unproven: [ms(5), ms(10), ms(20), ms(20), ms(20), ms(40), ms(80), ms(160), ms(320), ms(640), ms(1000)],
             observed_budget: 12,
+            heard_budget: 1,
             claimed_budget: 2,
             claimed_addresses: 2,
             proven: ms(15),
@@ -117,8 +121,16 @@ pub struct PeerConfig {
     pub farewell: Duration,
     /// A listener gives a session this long from its introduction on; the connector's time is its caller's.
     pub session_timeout: Duration,
-    /// Sessions of one listener that may be punching at once; further introductions are ignored until one ends.
+    /// Whether private addresses of this host are told to peers, and private addresses of peers are checked. They are
+    /// what connects two peers on one LAN.
+    pub private_candidates: bool,
+    /// Sessions of one listener that may be punching at once; further introductions are ignored until one ends, or
+    /// takes the place of one that has heard nothing for `stalled_session`.
     pub max_pending_sessions: usize,
+    /// A session that has heard nothing of its peer for this long may have to make room.
+    pub stalled_session: Duration,
+    /// Sessions of one listener in all.
+    pub max_sessions: usize,
     /// Introductions remembered by a listener so that each session is answered once.
     pub max_remembered_sessions: usize,
 }
@@ -134,7 +146,10 @@ impl Default for PeerConfig {
             trickle: Duration::from_secs(30),
             farewell: Duration::from_secs(3),
             session_timeout: Duration::from_secs(30),
+            private_candidates: true,
             max_pending_sessions: 64,
+            stalled_session: Duration::from_secs(10),
+            max_sessions: 4096,
             max_remembered_sessions: 256,
         }
     }
@@ -148,11 +163,11 @@ pub struct ServerConfig {
     pub keepalive: Duration,
     /// Registrations at most.
     pub max_registrations: usize,
-    /// Registrations from one IPv4 address or IPv6 /56 at most.
+    /// Registrations from one IPv4 /24 or IPv6 /56 at most.
     pub max_registrations_per_network: u32,
     /// STUN Binding answers a second to one IPv4 /24 or IPv6 /56; 0 for no limit.
     pub stun_rate: u32,
-    /// Introductions a second caused by one IPv4 address or IPv6 /56; 0 for no limit.
+    /// Introductions a second caused by one IPv4 /24 or IPv6 /56; 0 for no limit.
     pub introduction_rate: u32,
     /// Buckets of 8 bytes that the rates of all networks are kept in; networks beyond that number share buckets.
     pub max_rate_entries: usize,

@@ -36,6 +36,13 @@ impl Instant {
     }
 }
 
+impl Instant {
+    /// The time `duration` before this; `None` when that is before the driver's origin.
+    pub fn checked_sub(self, duration: Duration) -> Option<Self> {
+        self.0.checked_sub(u64::try_from(duration.as_nanos()).ok()?).map(Self)
+    }
+}
+
 impl Add<Duration> for Instant {
     type Output = Self;
 

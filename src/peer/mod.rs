@@ -297,7 +297,7 @@ impl Peer {
             });
             return;
         }
-        let candidates = self.sockets.host_candidates(&sockets);
+        let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
         self.with_listener(now, id, |listener, cx| listener.start(cx, &bound, &candidates));
     }
 
@@ -313,7 +313,7 @@ impl Peer {
             self.with_session(now, id, |session, cx| session.fail(cx, error));
             return;
         }
-        let candidates = self.sockets.host_candidates(&sockets);
+        let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
         self.with_session(now, id, |session, cx| {
             if let Some(connecting) = &mut session.connecting {
                 connecting.lookup.start(cx.now, cx.config.server_stagger, &bound, candidates);
@@ -331,12 +331,12 @@ impl Peer {
     fn handle_new_interfaces(&mut self, now: Instant) {
         let listeners: Vec<_> = self.listeners.iter().map(|(id, listener)| (*id, listener.sockets.clone())).collect();
         for (id, sockets) in listeners {
-            let candidates = self.sockets.host_candidates(&sockets);
+            let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
             self.with_listener(now, id, |listener, cx| listener.set_candidates(cx, &candidates));
         }
         let sessions: Vec<_> = self.sessions.iter().map(|(id, session)| (*id, session.sockets.clone())).collect();
         for (id, sockets) in sessions {
-            let candidates = self.sockets.host_candidates(&sockets);
+            let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
             self.with_session(now, id, |session, cx| session.tell_candidates(cx, &candidates));
         }
     }
@@ -433,10 +433,7 @@ impl Peer {
             self.with_session(now, introduced.session, |session, cx| session.add_candidates(cx, &candidates));
             return true;
         }
-        let is_pending =
-            |session: &&Session| session.listener == Some(listener_id) && session.phase == session::Phase::Punching;
-        let pending = self.sessions.values().filter(is_pending).count();
-        if listener.remembers(introduced.session) || pending >= self.config.max_pending_sessions {
+        if listener.remembers(introduced.session) {
             return true;
         }
         let keys = SessionKeys::derive(
@@ -447,11 +444,20 @@ impl Peer {
             listener.secret(),
         );
         let Some(keys) = keys else { return true };
+        if !self.has_room(now, listener_id) {
+            return true;
+        }
+        let Some(listener) = self.listeners.get_mut(&listener_id) else { return true };
         listener.remember(introduced.session, self.config.max_remembered_sessions);
         let sockets = listener.sockets.clone();
         let secret = listener.secret().cloned();
         let mut told = listener.mapped();
-        told.extend(self.sockets.host_candidates(&sockets).iter().map(|candidate| candidate.address));
+        told.extend(
+            self.sockets
+                .host_candidates(&sockets, self.config.private_candidates)
+                .iter()
+                .map(|candidate| candidate.address),
+        );
         for socket in &sockets {
             self.sockets.share(*socket);
         }
@@ -463,6 +469,27 @@ impl Peer {
         let timeout = self.config.session_timeout;
         self.with_session(now, id, |session, cx| {
             session.introduce(cx, keys, &bound, &introduced.candidates, relay, told, timeout);
+        });
+        true
+    }
+
+    /// Whether a listener may have one more session; where too many are pending, the oldest that has heard nothing for
+    /// long makes room.
+    fn has_room(&mut self, now: Instant, listener: ListenerId) -> bool {
+        let sessions = || self.sessions.values().filter(|session| session.listener == Some(listener));
+        let pending = sessions().filter(|session| session.phase == session::Phase::Punching).count();
+        if sessions().count() >= self.config.max_sessions {
+            return false;
+        }
+        if pending < self.config.max_pending_sessions {
+            return true;
+        }
+        let Some(since) = now.checked_sub(self.config.stalled_session) else { return false };
+        let Some(stalled) = sessions().find(|session| session.is_stalled_since(since)).map(|session| session.id) else {
+            return false;
+        };
+        self.with_session(now, stalled, |session, cx| {
+            session.fail(cx, Error::new(ErrorKind::LimitReached, "a newer session took the place of this one"));
         });
         true
     }

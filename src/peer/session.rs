@@ -9,6 +9,8 @@
 use alloc::{collections::VecDeque, format, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
 
+use zeroize::Zeroizing;
+
 use super::{
     CloseReason, ListenerId, Path, PeerEvent, Strategy,
     farewell::{self, Farewell, is_from_peer},
@@ -79,7 +81,7 @@ pub(super) enum Phase {
 struct Introduction {
     agent: Agent,
     sockets: Vec<BoundSocket>,
-    control: [u8; 32],
+    control: Zeroizing<[u8; 32]>,
     at: Instant,
     deadline: Instant,
     trickle: Trickle,
@@ -137,6 +139,12 @@ impl Session {
     /// The username fragment that the peer's checks name us by.
     pub(super) fn local_ufrag(&self) -> Option<&str> {
         self.introduction.as_ref().map(|introduction| introduction.agent.local_ufrag())
+    }
+
+    /// Whether it is looking for a path since then at least, and has heard nothing of its peer.
+    pub(super) fn is_stalled_since(&self, time: Instant) -> bool {
+        let introduction = self.introduction.as_ref();
+        self.phase == Phase::Punching && introduction.is_some_and(|it| it.at <= time && !it.agent.heard_peer())
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
@@ -215,7 +223,8 @@ impl Session {
         for socket in sockets {
             agent.add_socket(cx.now, socket.id, socket.is_ipv6());
         }
-        let candidates: Vec<_> = candidates.iter().filter_map(from_wire).collect();
+        let candidates: Vec<_> =
+            candidates.iter().filter_map(from_wire).filter(|candidate| is_wanted(candidate, cx.config)).collect();
         let peer = candidates.iter().map(|candidate| candidate.address).collect();
         for candidate in candidates {
             agent.add_remote(cx.now, candidate);
@@ -225,7 +234,7 @@ impl Session {
         self.introduction = Some(Introduction {
             agent,
             sockets: sockets.to_vec(),
-            control: *keys.control,
+            control: keys.control,
             at: cx.now,
             deadline: cx.now + timeout,
             trickle,
@@ -241,7 +250,7 @@ impl Session {
             return;
         }
         let Some(introduction) = &mut self.introduction else { return };
-        for candidate in candidates.iter().filter_map(from_wire) {
+        for candidate in candidates.iter().filter_map(from_wire).filter(|candidate| is_wanted(candidate, cx.config)) {
             introduction.agent.add_remote(cx.now, candidate);
         }
         self.handle_timeout(cx);
@@ -310,7 +319,11 @@ impl Session {
                 self.close_if_complete(cx);
             }
             (Method::TRICKLE, Class::Request) => {
-                let candidates: Vec<_> = message.candidates().filter_map(|c| from_wire(&c)).collect();
+                let candidates: Vec<_> = message
+                    .candidates()
+                    .filter_map(|candidate| from_wire(&candidate))
+                    .filter(|candidate| is_wanted(candidate, cx.config))
+                    .collect();
                 let answer = introduction.trickle.acknowledge(message, &introduction.control);
                 if self.phase == Phase::Punching {
                     for candidate in candidates {
@@ -534,6 +547,11 @@ impl Session {
         self.sockets = used;
         unused
     }
+}
+
+/// Whether a candidate of the peer may be checked: a private one only where that was not opted out of.
+fn is_wanted(candidate: &Candidate, config: &PeerConfig) -> bool {
+    config.private_candidates || candidate.provenance == Provenance::Observed || candidate.is_public()
 }
 
 /// Whether any of our sockets could send there at all.

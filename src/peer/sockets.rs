@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::{
     Error,
-    address::{canonical_ip, is_sharable},
+    address::{canonical_ip, is_public, is_sharable},
     machine::{BoundSocket, Output, SocketId, UdpRequest},
     punch::CandidateKind,
     wire::stun::{self, CandidateTransport, WireCandidate},
@@ -130,13 +130,16 @@ impl Sockets {
         changed
     }
 
-    /// The host candidates of these sockets, best first.
-    pub(super) fn host_candidates(&self, ids: &[SocketId]) -> Vec<WireCandidate> {
+    /// The host candidates of these sockets, best first; private addresses only where they are to be told.
+    pub(super) fn host_candidates(&self, ids: &[SocketId], private: bool) -> Vec<WireCandidate> {
         let mut candidates = Vec::new();
         for BoundSocket { local, .. } in self.bound(ids) {
             let bound = canonical_ip(local.ip());
             let every = if bound.is_unspecified() { self.interfaces.as_slice() } else { core::slice::from_ref(&bound) };
-            for ip in every.iter().filter(|ip| ip.is_ipv6() == bound.is_ipv6() && is_sharable(**ip)) {
+            for ip in every
+                .iter()
+                .filter(|ip| ip.is_ipv6() == bound.is_ipv6() && is_sharable(**ip) && (private || is_public(**ip)))
+            {
                 candidates.push(WireCandidate {
                     kind: stun::CandidateKind::Host,
                     transport: CandidateTransport::Udp,

@@ -314,7 +314,7 @@ impl Agent {
         if message.use_candidate() && self.role == Role::Controlled {
             self.pairs[index].nominated = true;
         }
-        let first = self.pairs[index].hear(at.local.ip());
+        let first = self.pairs[index].hear(at.local.ip(), &self.config);
         if self.role == Role::Controlling {
             self.nominate(index);
         }
@@ -423,7 +423,7 @@ impl Agent {
         let Some(nominating) = self.pairs[index].answered(now, &message.transaction_id()) else { return true };
         self.heard_any = true;
         let pair = &mut self.pairs[index];
-        pair.hear(at.local.ip());
+        pair.hear(at.local.ip(), &self.config);
         pair.valid = true;
         pair.acknowledged |= nominating;
         let chosen_now = self.role == Role::Controlling && self.nominate(index);

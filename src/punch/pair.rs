@@ -88,7 +88,7 @@ impl Pair {
     }
 
     /// Notes that something authenticated came in; true for the first time.
-    pub(super) fn hear(&mut self, local: IpAddr) -> bool {
+    pub(super) fn hear(&mut self, local: IpAddr, config: &Checks) -> bool {
         if !local.is_unspecified() {
             self.local = Some(local);
         }
@@ -96,13 +96,16 @@ impl Pair {
         if first {
             self.heard = true;
             self.checks = 0;
+            self.budget = config.observed_budget.into();
         }
+        self.budget = self.budget.saturating_add(config.heard_budget.into());
         first
     }
 
-    /// Whether a check may still be sent: always once the peer was heard here, else within the budget.
+    /// Whether a check may still be sent: to an address that has not answered within a budget, since the source of a
+    /// check that came in may be a lie of an introduced peer.
     pub(super) fn may_check(&self) -> bool {
-        self.heard || self.checks < self.budget
+        self.valid || self.checks < self.budget
     }
 
     /// Notes a check that leaves now, and when the next is due unless something happens before.

@@ -237,7 +237,7 @@ fn a_server_that_was_away_for_an_hour_has_its_listener_back() {
     world.net.set_link_up(host, false);
     world.run_for(Duration::from_secs(3600));
     world.net.set_link_up(host, true);
-    world.run_for(Duration::from_secs(10));
+    world.run_for(Duration::from_secs(25));
     assert_eq!(world.server(server).stats().registrations, 1);
     assert!(!world.node(peers[0]).any(|event| matches!(event, PeerEvent::ListenFailed { .. })));
 }
@@ -370,7 +370,7 @@ fn repeating_a_connect_introduces_once() {
     world.run_for(Duration::from_secs(1));
     assert!(world.server(server).stats().introductions > 2);
     world.on_send = None;
-    assert!(world.run_until(PATIENCE, |world| world.node(peers[1]).is_connected()));
+    assert!(world.run_until(PATIENCE, |world| peers.iter().all(|peer| world.node(*peer).is_connected())));
     assert_eq!(connected(&world, peers[0]), 1);
     world.run_for(Duration::from_secs(40));
     assert_eq!(world.node(peers[0]).events.iter().filter(|(_, event)| is_introduced(event)).count(), 1);
@@ -391,6 +391,62 @@ fn pending_sessions_of_a_listener_are_bounded() {
     }
     let introduced = world.node(peers[0]).events.iter().filter(|(_, event)| is_introduced(event)).count();
     assert_eq!(introduced, PeerConfig::default().max_pending_sessions);
+}
+
+#[test]
+fn a_session_that_heard_nothing_for_long_makes_room() {
+    let (mut world, server, peers) = open_network(21, 3);
+    world.listen(peers[0], server, Some("bob"));
+    world.run_until_registered(peers[0]);
+    // One floods with introductions and never checks; another comes while all places are taken.
+    world.on_send = Some(Box::new(|datagram| {
+        !(datagram.source.ip() == ips(&["198.51.100.2"])[0] && datagram.destination.port() != 20000)
+    }));
+    for _ in 0..64 {
+        world.connect(peers[1], server, "bob");
+    }
+    world.run_for(Duration::from_secs(11));
+    world.connect(peers[2], server, "bob");
+    assert!(world.run_until(Duration::from_secs(1), |world| world.node(peers[2]).is_connected()));
+}
+
+#[test]
+fn a_server_that_only_ever_challenges_is_as_good_as_silent() {
+    let (mut world, server, peers) = open_network(22, 2);
+    // Its cookies are never good: a server whose clock runs wild.
+    let config = {
+        let mut config = ServerConfig::default();
+        config.cookie_epoch = Duration::from_micros(1);
+        config
+    };
+    world.restart_server(server, config);
+    world.connect(peers[0], server, "bob");
+    world.listen(peers[1], server, Some("bob"));
+    for peer in peers {
+        let (time, error) = run_until_failed(&mut world, peer);
+        assert_eq!((error.kind(), time.as_millis()), (ErrorKind::ServerSilent, 5000));
+    }
+}
+
+#[test]
+fn private_addresses_stay_private_where_they_are_to() {
+    for (tells, expected) in [(true, 2), (false, 1)] {
+        let kind = netsim::oracle::NatKind::all()[0];
+        let mut pair = Pair::new(23, kind, kind);
+        let mut config = PeerConfig::default();
+        config.private_candidates = tells;
+        let host = pair.world.net.add_host_in(pair.sites[0], ips(&["10.0.1.3"]), Link::PERFECT);
+        let listener = pair.world.add_peer(host, config);
+        pair.world.listen(listener, pair.server, Some("carol"));
+        pair.world.run_until_registered(listener);
+        pair.world.connect(pair.connector, pair.server, "carol");
+        assert!(pair.world.run_until(PATIENCE, |world| world.node(pair.connector).is_connected()));
+        let told = pair.world.node(pair.connector).events.iter().find_map(|(_, event)| match event {
+            PeerEvent::Introduced { peer, .. } => Some(peer.len()),
+            _ => None,
+        });
+        assert_eq!(told, Some(expected));
+    }
 }
 
 #[test]

@@ -193,7 +193,9 @@ impl Lookup {
                 match (code, message.nonce()) {
                     (codes::UNAUTHENTICATED | codes::STALE_NONCE, Some(cookie)) => {
                         ask.cookie = Some(cookie.to_vec());
-                        ask.state = State::Asking(Transaction::new(now, &config, random));
+                        if let State::Asking(transaction) | State::Introduced(transaction) = &mut ask.state {
+                            *transaction = transaction.again(now, &config, random);
+                        }
                     }
                     (codes::NOT_FOUND, _) if now + ask.backoff <= self.wait_until => {
                         ask.state = State::Waiting(now + ask.backoff);

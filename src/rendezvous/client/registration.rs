@@ -13,6 +13,8 @@
 use alloc::{format, string::String, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
 
+use zeroize::Zeroizing;
+
 use super::{
     From,
     replay::ReplayWindow,
@@ -31,6 +33,9 @@ use crate::{
 
 /// The shortest and the longest time between keepalives that a server may ask for, in seconds.
 const KEEPALIVE_RANGE: (u32, u32) = (5, 300);
+
+/// How long a server that fell silent is left alone before it is asked again: it must have us back within a keepalive.
+const REST: Duration = Duration::from_secs(10);
 
 /// What the listener says of itself.
 #[derive(Clone, Debug)]
@@ -69,8 +74,10 @@ struct Family {
     state: State,
     mapped: Option<SocketAddr>,
     cookie: Option<Vec<u8>>,
-    /// The server has confirmed at least once.
+    /// The server has confirmed what it was told last.
     was_confirmed: bool,
+    /// The server has confirmed at least once: it is worth asking on.
+    is_alive: bool,
     /// Whether everything must be said (again).
     full: bool,
 }
@@ -84,13 +91,24 @@ enum State {
     Silent,
 }
 
+impl Family {
+    /// Asks again, with what was learned; a request that is under way keeps its deadline.
+    fn repeat(&mut self, now: Instant, config: &Retransmission, random: &mut Random) {
+        let transaction = match &self.state {
+            State::Asking(transaction) => transaction.again(now, config, random),
+            State::Resting(_) | State::Silent => Transaction::new(now, config, random),
+        };
+        self.state = State::Asking(transaction);
+    }
+}
+
 /// A listener's registration at one server.
 #[derive(Debug)]
 pub(crate) struct Registration {
     config: Retransmission,
     label: String,
     id: RegistrationId,
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
     listing: Listing,
     families: Vec<Family>,
     replay: ReplayWindow,
@@ -105,7 +123,7 @@ impl Registration {
             config,
             label,
             id: RegistrationId(random.bytes()),
-            key: random.bytes(),
+            key: Zeroizing::new(random.bytes()),
             listing,
             families: Vec::new(),
             replay: ReplayWindow::default(),
@@ -129,6 +147,7 @@ impl Registration {
             mapped: None,
             cookie: None,
             was_confirmed: false,
+            is_alive: false,
             full: true,
         });
     }
@@ -158,7 +177,7 @@ impl Registration {
     /// Tells the server that the listener leaves; what is sent then is up to [`Registration::handle_timeout`].
     pub(crate) fn leave(&mut self, now: Instant, random: &mut Random) {
         // A server that never said a word over this family has nothing to forget.
-        self.families.retain(|family| family.was_confirmed || family.cookie.is_some());
+        self.families.retain(|family| family.is_alive || family.cookie.is_some());
         self.farewell = Some((Transaction::new(now, &self.config, random), 0));
     }
 
@@ -191,7 +210,7 @@ impl Registration {
         })?;
         let mut results = Vec::new();
         match message.class() {
-            Class::Success if message.verify_integrity_sha256(&self.key) == Integrity::Valid => {
+            Class::Success if message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid => {
                 let asked = message.keepalive().unwrap_or(25).clamp(KEEPALIVE_RANGE.0, KEEPALIVE_RANGE.1);
                 self.keepalive = Duration::from_secs(u64::from(asked));
                 family.state = State::Resting(now + self.keepalive);
@@ -202,6 +221,7 @@ impl Registration {
                     results.push(RegistrationResult::Registered);
                 }
                 family.was_confirmed = true;
+                family.is_alive = true;
                 family.mapped = mapped;
             }
             Class::Error => {
@@ -209,7 +229,7 @@ impl Registration {
                 match (code, message.nonce()) {
                     (codes::UNAUTHENTICATED | codes::STALE_NONCE, Some(cookie)) => {
                         family.cookie = Some(cookie.to_vec());
-                        family.state = State::Asking(Transaction::new(now, &config, random));
+                        family.repeat(now, &config, random);
                         if code == codes::UNAUTHENTICATED && !family.full {
                             results
                                 .push(RegistrationResult::Log(format!("{} forgot us; registering anew", self.label)));
@@ -230,12 +250,12 @@ impl Registration {
 
     /// Says everything anew in every family, with a key that no introduction was ever signed with.
     fn renew(&mut self, now: Instant, random: &mut Random) {
-        self.key = random.bytes();
+        self.key = Zeroizing::new(random.bytes());
         self.replay = ReplayWindow::default();
         for family in &mut self.families {
             family.full = true;
             family.was_confirmed = false;
-            family.state = State::Asking(Transaction::new(now, &self.config, random));
+            family.repeat(now, &self.config, random);
         }
     }
 
@@ -258,7 +278,7 @@ impl Registration {
     pub(crate) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Introduced<'a>> {
         let is_ours = message.registration_id() == Some(self.id)
             && self.families.iter().any(|family| family.socket == from.socket && family.server == from.remote)
-            && message.verify_integrity_sha256(&self.key) == Integrity::Valid;
+            && message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid;
         if !is_ours || !self.replay.accept(message.sequence()?) {
             return None;
         }
@@ -299,12 +319,9 @@ impl Registration {
                     let (socket, destination) = (family.socket, family.server);
                     transmits.push(Transmit { socket, source: None, destination, payload });
                 }
-                Due::Silent if family.was_confirmed || !family.full => {
+                Due::Silent if family.is_alive => {
                     results.push(RegistrationResult::Log(format!("{} does not answer; asking on", self.label)));
-                    family.state = State::Asking(Transaction::new(now, &config, random));
-                    // Again in this call: the new transaction is due at once.
-                    results.extend(self.handle_timeout(now, random, transmits));
-                    return results;
+                    family.state = State::Resting(now + REST);
                 }
                 Due::Silent => family.state = State::Silent,
             }
@@ -329,7 +346,7 @@ impl Registration {
                     let payload = Builder::new(Class::Request, Method::REGISTER, id)
                         .registration_id(self.id)
                         .keepalive(0)
-                        .integrity_sha256(&self.key)
+                        .integrity_sha256(&self.key[..])
                         .fingerprint()
                         .finish();
                     let (socket, destination) = (family.socket, family.server);

@@ -34,6 +34,12 @@ impl Transaction {
         Self { id: TransactionId(random.bytes()), next: now, interval: config.initial, silent: now + config.silence }
     }
 
+    /// The same request under a new id, since it says more now: due at once, but the time of silence goes on. A server
+    /// that only ever challenges is no better than a silent one.
+    pub(super) fn again(&self, now: Instant, config: &Retransmission, random: &mut Random) -> Self {
+        Self { silent: self.silent, ..Self::new(now, config, random) }
+    }
+
     /// What is due now; a transmission that is due counts as sent.
     pub(super) fn poll(&mut self, now: Instant, config: &Retransmission) -> Due {
         if now >= self.silent {

@@ -368,7 +368,7 @@ impl Server {
             .candidates(&for_connector)
             .fingerprint()
             .finish();
-        let route = Route::Address(at.socket, at.remote).seal(&self.route_key, epoch);
+        let route = Route::Address(at.seen()).seal(&self.route_key, epoch);
         let introduction = Introduction { session, public_key, transports: wanted, candidates: for_listener, route };
         for seen in listener_seen {
             self.introduce(id, seen, &introduction);
@@ -417,9 +417,7 @@ impl Server {
                     self.send(seen, payload.clone());
                 }
             }
-            Route::Address(socket, remote) => {
-                self.transmits.push_back(Transmit { socket, source: None, destination: remote, payload });
-            }
+            Route::Address(seen) => self.send(seen, payload),
         }
     }
 

@@ -4,8 +4,8 @@
 //! One kind names a registration, which moves with its listener; the other the address that a connector asked from.
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
 
+use super::registry::Seen;
 use super::seal::{self, ADDRESS_LENGTH, SEAL_LENGTH};
 use crate::{machine::SocketId, wire::stun::RegistrationId};
 
@@ -17,26 +17,27 @@ const ADDRESS: u8 = 2;
 pub(super) enum Route {
     /// To wherever this listener is now.
     Registration(RegistrationId),
-    /// To this address, from this socket.
-    Address(SocketId, SocketAddr),
+    /// To a client where it was seen.
+    Address(Seen),
 }
 
 impl Route {
     /// Seals the route, dated with an epoch.
     pub(super) fn seal(&self, key: &[u8; 32], epoch: u32) -> Vec<u8> {
-        let mut token = Vec::with_capacity(1 + 4 + 4 + ADDRESS_LENGTH + SEAL_LENGTH);
+        let mut token = Vec::with_capacity(1 + 4 + 4 + 16 + ADDRESS_LENGTH + SEAL_LENGTH);
         match self {
             Self::Registration(id) => {
                 token.push(REGISTRATION);
                 token.extend_from_slice(&epoch.to_be_bytes());
                 token.extend_from_slice(&id.0);
             }
-            Self::Address(socket, address) => {
+            Self::Address(seen) => {
                 token.push(ADDRESS);
                 token.extend_from_slice(&epoch.to_be_bytes());
-                token.extend_from_slice(&socket.0.to_be_bytes());
+                token.extend_from_slice(&seen.socket.0.to_be_bytes());
+                token.extend_from_slice(&seal::write_ip(seen.local));
                 let mut bytes = [0; ADDRESS_LENGTH];
-                seal::write_address(&mut bytes, *address);
+                seal::write_address(&mut bytes, seen.remote);
                 token.extend_from_slice(&bytes);
             }
         }
@@ -55,9 +56,11 @@ impl Route {
         let route = match kind {
             REGISTRATION => Self::Registration(RegistrationId(rest.try_into().ok()?)),
             ADDRESS => {
-                let (socket, address) = rest.split_first_chunk()?;
-                let address = seal::read_address(address.try_into().ok()?)?;
-                Self::Address(SocketId(u32::from_be_bytes(*socket)), address)
+                let (socket, rest) = rest.split_first_chunk()?;
+                let (local, address) = rest.split_first_chunk()?;
+                let remote = seal::read_address(address.try_into().ok()?)?;
+                let local = seal::read_ip(local);
+                Self::Address(Seen { socket: SocketId(u32::from_be_bytes(*socket)), local, remote })
             }
             _ => return None,
         };
@@ -70,12 +73,17 @@ mod tests {
     use super::*;
     use crate::wire::stun::MAX_ROUTE;
 
+    fn seen(local: &str, remote: &str) -> Route {
+        Route::Address(Seen { socket: SocketId(1), local: local.parse().unwrap(), remote: remote.parse().unwrap() })
+    }
+
     #[test]
     fn only_what_was_sealed_here_is_opened() {
         for route in [
             Route::Registration(RegistrationId([3; 16])),
-            Route::Address(SocketId(1), "192.0.2.1:5000".parse().unwrap()),
-            Route::Address(SocketId(2), "[2001:db8::1]:5000".parse().unwrap()),
+            seen("192.0.2.9", "192.0.2.1:5000"),
+            seen("2001:db8::9", "[2001:db8::1]:5000"),
+            seen("::", "[2001:db8::1]:5000"),
         ] {
             let mut token = route.seal(&[1; 32], 9);
             assert!(token.len() <= MAX_ROUTE);

@@ -44,6 +44,19 @@ pub(super) fn write_address(to: &mut [u8; ADDRESS_LENGTH], address: SocketAddr) 
     }
 }
 
+/// An IP address in 16 bytes, an IPv4 one mapped.
+pub(super) const fn write_ip(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+/// Reads [`write_ip`]'s.
+pub(super) fn read_ip(bytes: &[u8; 16]) -> IpAddr {
+    crate::address::canonical_ip(IpAddr::from(*bytes))
+}
+
 /// Reads an address in its fixed form.
 pub(super) fn read_address(bytes: &[u8; ADDRESS_LENGTH]) -> Option<SocketAddr> {
     let (&[family], rest) = bytes.split_first_chunk()?;
