@@ -64,7 +64,6 @@ struct Inner {
 
 impl Endpoint {
     /// Starts to describe an endpoint; every setting has a default.
-    #[must_use]
     pub fn builder() -> EndpointBuilder {
         EndpointBuilder::default()
     }
@@ -174,6 +173,7 @@ impl Endpoint {
             cancel.map_or(Ok(()), Cancel::check)?;
             self.0.engine.with(|core| core.check_open())?
         };
+        interrupt()?;
         io::resolve(&self.0.servers, self.0.families, time, interrupt)
     }
 }

@@ -20,7 +20,7 @@ use super::{clock::Clock, link::Link, peek::Look, udp::UdpSocket};
 use crate::{
     Error, ErrorKind, Result,
     config::PeerConfig,
-    machine::{Input, Instant, Level, SocketId},
+    machine::{Input, Instant, Level, SocketId, Timer},
     peer::{ConnectRequest, ListenRequest, ListenerId, Peer, PeerEvent},
     wire::stun::SessionId,
 };
@@ -58,8 +58,9 @@ pub(crate) struct Core {
     pub(super) input: Vec<u8>,
     /// For all other reading.
     pub(super) buffer: Vec<u8>,
-    /// Until when the peer has nothing to do.
+    /// Until when the peer has nothing to do, and what it waits for.
     pub(super) timeout: Option<Instant>,
+    pub(super) timer: Timer,
     interfaces: Option<Vec<IpAddr>>,
     interfaces_due: Instant,
     pub(crate) listeners: BTreeMap<ListenerId, Listening>,
@@ -153,6 +154,7 @@ impl Core {
             input: vec![0; BUFFER],
             buffer: vec![0; BUFFER],
             timeout: None,
+            timer: Timer::Idle,
             interfaces: None,
             interfaces_due: clock.now(),
             listeners: BTreeMap::new(),
@@ -303,9 +305,10 @@ impl Core {
         self.stop = Some(self.clock.now() + if self.links.is_empty() { leave } else { farewell });
     }
 
-    /// Whether the thread has nothing left to do.
+    /// Whether the thread has nothing left to do: with everything closed, servers are asked only for their farewell.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.stop.is_some_and(|time| (self.sockets.is_empty() && self.links.is_empty()) || time <= self.clock.now())
+        let is_silent = self.links.is_empty() && self.timer != Timer::Server;
+        self.stop.is_some_and(|time| is_silent || time <= self.clock.now())
     }
 
     /// The smoothed round-trip time of a connection; that of its first check when it is over.

@@ -22,9 +22,6 @@ use crate::{
 /// A connection that was looked at is left alone for so long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The same when unread data had to be dropped: 256 datagrams of a default buffer last for 5 ms at 50,000 a second.
-const FLOOD_PAUSE: Duration = Duration::from_millis(5);
-
 /// A connection this young is not left alone: the peer may still be finishing its checks.
 const YOUNG: Duration = Duration::from_secs(1);
 
@@ -87,7 +84,6 @@ impl Core {
         let found = watched.look.look(&link, &mut self.buffer, |from, bytes| messages.push((from, bytes.to_vec())));
         let pause = match found {
             Found::Nothing => None,
-            Found::Flood => Some(FLOOD_PAUSE),
             Found::New if link.is_closed() || now.saturating_since(watched.since) < YOUNG => None,
             Found::New | Found::Reader => Some(PAUSE),
         };

@@ -26,7 +26,7 @@ use std::{
     },
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -77,6 +77,8 @@ pub(crate) struct Link {
     flags: AtomicU8,
     /// The calls in receive now, in the low 16 bits, and how many there have been, above.
     readers: AtomicU64,
+    /// Whether further data is kept out, because the program does not read.
+    filtered: AtomicBool,
     /// The length of `queue`, to be read without its lock.
     queued: AtomicUsize,
     queue: Mutex<VecDeque<Vec<u8>>>,
@@ -123,6 +125,7 @@ impl Link {
             local: address,
             flags: AtomicU8::new(0),
             readers: AtomicU64::new(0),
+            filtered: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             queue: Mutex::default(),
         })
@@ -218,6 +221,15 @@ impl Link {
     pub(super) fn readers(&self) -> (u64, bool) {
         let readers = self.readers.load(Ordering::Relaxed);
         (readers >> 16, readers & 0xFFFF != 0)
+    }
+
+    pub(super) fn set_filtered(&self, filtered: bool) {
+        self.filtered.store(filtered, Ordering::Release);
+    }
+
+    /// Whether further data is kept out of the socket until the program has read most of what is there.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.filtered.load(Ordering::Acquire)
     }
 
     /// The program closes; `false` when it has done so before.

@@ -14,6 +14,7 @@ mod control;
 mod core;
 mod engine;
 mod fault;
+mod filter;
 mod inputs;
 mod interfaces;
 mod link;
@@ -24,6 +25,8 @@ mod receive;
 mod resolve;
 mod shared;
 mod spawn;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod wait;
 

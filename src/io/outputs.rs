@@ -37,8 +37,8 @@ impl Core {
                 Output::Udp(UdpRequest::Close { socket }) => self.unbind(socket),
                 Output::Event(event) => self.handle_event(event),
                 Output::Log(level, line) => self.log(level, || line),
-                Output::Timeout(time, _) => {
-                    self.timeout = time;
+                Output::Timeout(time, timer) => {
+                    (self.timeout, self.timer) = (time, timer);
                     let Some(pending) = self.pending.pop_front() else { return };
                     self.handle_pending(pending);
                 }

@@ -6,8 +6,11 @@
 //! that a later read meets them again is harmless. A read during the peeking may move the place wrongly, so after such a
 //! one peeking starts again at the head of the queue.
 //!
-//! Data that nobody reads must not keep the peer's checks out: when the queue is more than half full its oldest datagrams
-//! are dropped. Datagrams may be lost; the connection may not.
+//! Data that nobody reads must not keep the peer's checks out. When the queue is more than half full a filter in the
+//! system keeps further data out ([`super::filter`]), and the oldest is dropped until half of the queue is free for
+//! messages; the filter goes when the program has read most of it. Datagrams may be lost; the connection may not.
+//!
+//! A program that reads is left alone as long as it would come to everything that waits within about a second.
 //!
 //! Where there is no `SO_PEEK_OFF` only the head is seen: messages there are taken out, and data ends the look.
 
@@ -15,10 +18,19 @@ use std::{io, net::SocketAddr};
 
 use socket2::Socket;
 
-use super::link::{Link, Taken};
 #[cfg(target_os = "linux")]
 use super::{control::set_option, link::as_uninit};
+use super::{
+    filter,
+    link::{Link, Taken},
+};
 use crate::{machine::Instant, wire::demux::is_stun_with_fingerprint};
+
+/// The least that the system counts for one datagram in a queue, in bytes (832 was seen for one byte of data on Linux 6.18).
+const DATAGRAM: u64 = 512;
+
+/// A reader keeps up when what waits is no more than so many times what it took since the last look.
+const PATIENCE: u64 = 10;
 
 /// Looks at one connection's unread datagrams.
 #[derive(Debug)]
@@ -38,8 +50,6 @@ pub(super) enum Found {
     Nothing,
     /// Something new.
     New,
-    /// So much that some was dropped.
-    Flood,
 }
 
 impl Look {
@@ -48,24 +58,25 @@ impl Look {
     }
 
     /// Looks at what is new, unless the program is reading, and passes the messages among it to `message`.
-    pub(super) fn look(&mut self, link: &Link, buffer: &mut [u8], message: impl FnMut(SocketAddr, &[u8])) -> Found {
-        let (reads, reading) = link.readers();
-        let read_since = reads != self.reads;
-        self.reads = reads;
-        if (reading || read_since) && !link.is_closed() {
-            return Found::Reader;
-        }
+    pub(super) fn look(&mut self, link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u8])) -> Found {
         if link.is_closed() {
             return empty(link, buffer, message);
         }
-        let found = peek(link, buffer, message);
-        if found == Found::Nothing {
-            return found;
+        let (reads, reading) = link.readers();
+        let taken = reads.saturating_sub(self.reads) + u64::from(reading);
+        self.reads = reads;
+        let fill = Fill::of(link.socket());
+        if taken > 0 && u64::from(fill.used) / DATAGRAM <= taken * PATIENCE {
+            return Found::Reader;
         }
-        if link.readers() != (reads, reading) {
+        if fill.is_over_half() {
+            keep_data_out(link, buffer, &mut message);
+        }
+        let found = peek(link, buffer, &mut message);
+        if found == Found::New && link.readers() != (reads, reading) {
             restart(link.socket());
         }
-        if relieve(link, buffer) { Found::Flood } else { found }
+        found
     }
 }
 
@@ -146,43 +157,69 @@ fn empty(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u
     found
 }
 
-/// Drops the oldest datagrams while the queue is more than half full.
-fn relieve(link: &Link, buffer: &mut [u8]) -> bool {
-    let mut dropped = false;
-    while is_half_full(link.socket()) {
+/// Keeps further data out, and drops the oldest datagrams while the queue is more than half full.
+fn keep_data_out(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u8])) {
+    if filter::attach(link.socket()).is_err() {
+        return;
+    }
+    link.set_filtered(true);
+    while Fill::of(link.socket()).is_over_half() {
         // The system counts the memory as free only when the reader's own part of the queue is used up.
         for _ in 0..16 {
-            if link.take(buffer, libc::MSG_DONTWAIT).is_err() {
-                return dropped;
+            match link.take(buffer, libc::MSG_DONTWAIT) {
+                Ok(Taken::Other(from, length)) => message(from, &buffer[..length]),
+                Ok(Taken::Data(_) | Taken::Nothing) => {}
+                Ok(Taken::End) | Err(_) => return,
             }
-            dropped = true;
         }
     }
-    dropped
 }
 
-/// Whether the receive queue holds more than half of what it may.
-#[cfg(target_os = "linux")]
-fn is_half_full(socket: &Socket) -> bool {
-    use std::os::fd::AsRawFd as _;
-    // `SK_MEMINFO_RMEM_ALLOC` and `SK_MEMINFO_RCVBUF` are the first two of nine numbers.
-    let mut info = [0_u32; 9];
-    let mut length = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: the array is live, writable and as long as told.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    let [used, room, ..] = info;
-    result == 0 && used > room / 2
+/// The program has read from a connection that data is kept out of: lets it in again when most was read.
+pub(super) fn let_data_in(link: &Link) {
+    if Fill::of(link.socket()).is_under_third() && filter::detach(link.socket()).is_ok() {
+        link.set_filtered(false);
+    }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn is_half_full(_socket: &Socket) -> bool {
-    false
+/// How full a receive queue is, in bytes as the system counts them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fill {
+    used: u32,
+    room: u32,
+}
+
+impl Fill {
+    const fn is_over_half(self) -> bool {
+        self.used > self.room / 2
+    }
+
+    const fn is_under_third(self) -> bool {
+        self.used <= self.room / 3
+    }
+
+    #[cfg(target_os = "linux")]
+    fn of(socket: &Socket) -> Self {
+        use std::os::fd::AsRawFd as _;
+        // `SK_MEMINFO_RMEM_ALLOC` and `SK_MEMINFO_RCVBUF` are the first two of nine numbers.
+        let mut info = [0_u32; 9];
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the array is live, writable and as long as told.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let [used, room, ..] = info;
+        if result == 0 { Self { used, room } } else { Self::default() }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn of(_socket: &Socket) -> Self {
+        Self::default()
+    }
 }

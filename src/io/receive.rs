@@ -7,6 +7,7 @@
 use super::{
     fault::{interrupted, is_loss, os_error, would_block},
     link::{Link, Taken},
+    peek,
     shared::Shared,
     wait::Wait,
 };
@@ -42,7 +43,11 @@ fn receive_whole(shared: &Shared, link: &Link, buffer: &mut [u8], wait: &Wait) -
         if let Some(length) = link.take_queued(buffer) {
             return fitting(length, buffer).map(<[u8]>::len);
         }
-        match link.take(buffer, flags) {
+        let taken = link.take(buffer, flags);
+        if link.is_filtered() {
+            peek::let_data_in(link);
+        }
+        match taken {
             Ok(Taken::Data(length)) => return fitting(length, buffer).map(<[u8]>::len),
             Ok(Taken::Other(from, length)) => {
                 let socket = link.path.socket;

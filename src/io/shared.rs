@@ -45,11 +45,14 @@ const EVENTS: usize = 256;
 /// A call that waits for a socket while another call drives looks after so long whether it has to drive now.
 const TAKE_OVER: Duration = Duration::from_millis(50);
 
+type EventCallback = dyn Fn(&PeerEvent) + Send + Sync;
+type LogCallback = dyn Fn(Level, &str) + Send + Sync;
+
 /// What the program wants to be told, from any thread.
 #[derive(Default)]
 pub(crate) struct Callbacks {
-    pub(crate) event: Option<Box<dyn Fn(&PeerEvent) + Send + Sync>>,
-    pub(crate) log: Option<Box<dyn Fn(Level, &str) + Send + Sync>>,
+    pub(crate) event: Option<Box<EventCallback>>,
+    pub(crate) log: Option<Box<LogCallback>>,
 }
 
 /// See the module.
@@ -189,12 +192,12 @@ impl Shared {
                 .with_hint("hand the event to another thread"));
         }
         loop {
+            if let Some(cancel) = wait.cancel() {
+                cancel.check()?;
+            }
             if let Some(result) = look(&mut core) {
                 self.settle(core);
                 return result;
-            }
-            if let Some(cancel) = wait.cancel() {
-                cancel.check()?;
             }
             let left = deadline.left();
             if left == Some(Duration::ZERO) && core.driven {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use holepunch::{
-    ConnectOptions, Connection, Endpoint, EndpointBuilder, Listener, Wait,
+    Connection, Endpoint, EndpointBuilder, Wait,
     config::ServerConfig,
     machine::{Input, Instant, Output, SocketId},
     rendezvous::server::{Server, ServerSocket},
@@ -40,15 +40,6 @@ impl Rendezvous {
 
     pub fn endpoint(&self) -> EndpointBuilder {
         Endpoint::builder().server(self.address.to_string()).bind("127.0.0.1:0".parse().unwrap())
-    }
-
-    /// A listener and one connection, both ends of it.
-    pub fn pair(&self, name: &str) -> (Listener, Connection, Connection) {
-        let (here, there) = (self.endpoint().build().unwrap(), self.endpoint().build().unwrap());
-        let listener = here.listen(Some(name), LONG.into()).unwrap();
-        let near = there.connect_datagram(name, &ConnectOptions::default()).unwrap();
-        let far = listener.accept_datagram(LONG.into()).unwrap();
-        (listener, near, far)
     }
 }
 

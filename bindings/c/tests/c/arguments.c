@@ -1,0 +1,222 @@
+/* Wrong arguments to every function: NULL, zero, huge, malformed. Each gives its status with a text and advice, and
+ * leaves the out-parameters alone; none crashes. No server is needed. */
+#include "check.h"
+
+#define INVALID(call) EXPECT(HOLEPUNCH_ERROR_INVALID_ARGUMENT, call)
+
+static const uint8_t SHORT_SECRET[15], SECRET[16];
+
+static void texts(void) {
+    int32_t status;
+    CHECK(strcmp(holepunch_version(), EXPECTED_VERSION) == 0);
+    CHECK(strcmp(holepunch_status_name(HOLEPUNCH_OK), "ok") == 0);
+    CHECK(strcmp(holepunch_status_name(HOLEPUNCH_ERROR_NOT_FOUND), "not_found") == 0);
+    CHECK(strcmp(holepunch_status_name(HOLEPUNCH_ERROR_LIMIT_REACHED), "limit_reached") == 0);
+    for (status = -2; status <= 1000; status++)
+        CHECK(strlen(holepunch_status_name(status)) > 0);
+    CHECK(strcmp(holepunch_status_name(INT32_MIN), "unknown") == 0);
+    CHECK(strcmp(holepunch_status_name(INT32_MAX), "unknown") == 0);
+    CHECK(holepunch_error_code(NULL) == HOLEPUNCH_OK);
+    CHECK(holepunch_error_os_errno(NULL) == 0);
+    CHECK(strcmp(holepunch_error_message(NULL), "") == 0);
+    CHECK(strcmp(holepunch_error_hint(NULL), "") == 0);
+}
+
+static void free_ignores_null(void) {
+    holepunch_error_free(NULL);
+    holepunch_cancel_free(NULL);
+    holepunch_endpoint_free(NULL);
+    holepunch_listener_free(NULL);
+    holepunch_connection_free(NULL);
+}
+
+/* Every function with a NULL handle. */
+static void null_handles(void) {
+    holepunch_listener_t *listener = (holepunch_listener_t *)0x1;
+    holepunch_connection_t *connection = (holepunch_connection_t *)0x1;
+    holepunch_path_t path = {.size = sizeof path};
+    holepunch_socket_t fd = -7;
+    uint8_t byte = 7;
+    size_t length = 7;
+    int64_t timeout = 7;
+    uint64_t rtt = 7;
+    INVALID(holepunch_config_init(NULL, sizeof(holepunch_config_t), error));
+    INVALID(holepunch_cancel_cancel(NULL, error));
+    INVALID(holepunch_endpoint_listen(NULL, "bob", 0, NULL, &listener, error));
+    INVALID(holepunch_endpoint_connect_datagram(NULL, "bob", 0, 0, NULL, &connection, error));
+    INVALID(holepunch_endpoint_process(NULL, error));
+    INVALID(holepunch_endpoint_next_timeout_ms(NULL, &timeout, error));
+    INVALID(holepunch_endpoint_fd(NULL, &fd, error));
+    INVALID(holepunch_endpoint_close(NULL, error));
+    INVALID(holepunch_listener_accept_datagram(NULL, 0, NULL, &connection, error));
+    INVALID(holepunch_listener_close(NULL, error));
+    INVALID(holepunch_connection_send(NULL, &byte, 1, error));
+    INVALID(holepunch_connection_recv(NULL, &byte, 1, &length, 0, NULL, error));
+    INVALID(holepunch_connection_end(NULL, 0, NULL, error));
+    INVALID(holepunch_connection_path(NULL, &path, error));
+    INVALID(holepunch_connection_rtt(NULL, &rtt, error));
+    INVALID(holepunch_connection_fd(NULL, &fd, error));
+    INVALID(holepunch_connection_close(NULL, error));
+    CHECK(listener == (holepunch_listener_t *)0x1 && connection == (holepunch_connection_t *)0x1);
+    CHECK(fd == -7 && byte == 7 && length == 7 && timeout == 7 && rtt == 7 && path.kind[0] == 0);
+    /* The error is optional. */
+    CHECK(holepunch_endpoint_process(NULL, NULL) == HOLEPUNCH_ERROR_INVALID_ARGUMENT);
+    CHECK(holepunch_config_init(NULL, 0, NULL) == HOLEPUNCH_ERROR_INVALID_ARGUMENT);
+}
+
+/* A NULL where a result would go. */
+static void null_results(holepunch_endpoint_t *endpoint) {
+    INVALID(holepunch_cancel_new(NULL, error));
+    INVALID(holepunch_endpoint_new(NULL, NULL, error));
+    INVALID(holepunch_endpoint_listen(endpoint, "bob", 0, NULL, NULL, error));
+    INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", 0, 0, NULL, NULL, error));
+    INVALID(holepunch_endpoint_next_timeout_ms(endpoint, NULL, error));
+    INVALID(holepunch_endpoint_fd(endpoint, NULL, error));
+}
+
+static void names_and_times(holepunch_endpoint_t *endpoint) {
+    static const char *const BAD_NAMES[] = {"", "Bob", "bob:1", "bob@home", "bob/1", "b b", "b\xff", "b\xc3\xa4"};
+    static const int64_t BAD_TIMES[] = {-2, INT64_MIN};
+    holepunch_listener_t *listener = (holepunch_listener_t *)0x1;
+    holepunch_connection_t *connection = (holepunch_connection_t *)0x1;
+    char long_name[100000];
+    size_t i;
+    memset(long_name, 'a', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = '\0';
+    INVALID(holepunch_endpoint_listen(endpoint, long_name, 0, NULL, &listener, error));
+    INVALID(holepunch_endpoint_connect_datagram(endpoint, long_name, 0, 0, NULL, &connection, error));
+    INVALID(holepunch_endpoint_connect_datagram(endpoint, NULL, 0, 0, NULL, &connection, error));
+    for (i = 0; i < sizeof BAD_NAMES / sizeof *BAD_NAMES; i++) {
+        INVALID(holepunch_endpoint_listen(endpoint, BAD_NAMES[i], 0, NULL, &listener, error));
+        INVALID(holepunch_endpoint_connect_datagram(endpoint, BAD_NAMES[i], 0, 0, NULL, &connection, error));
+    }
+    for (i = 0; i < sizeof BAD_TIMES / sizeof *BAD_TIMES; i++) {
+        INVALID(holepunch_endpoint_listen(endpoint, "bob", BAD_TIMES[i], NULL, &listener, error));
+        INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", BAD_TIMES[i], 0, NULL, &connection, error));
+        INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", 0, BAD_TIMES[i], NULL, &connection, error));
+    }
+    CHECK(listener == (holepunch_listener_t *)0x1 && connection == (holepunch_connection_t *)0x1);
+}
+
+/* A cancelled token ends every call before it begins, however long it may wait. */
+static void cancelled_before(holepunch_endpoint_t *endpoint) {
+    holepunch_listener_t *listener;
+    holepunch_connection_t *connection;
+    holepunch_cancel_t *cancel;
+    OK(holepunch_cancel_new(&cancel, error));
+    OK(holepunch_cancel_cancel(cancel, error));
+    OK(holepunch_cancel_cancel(cancel, error));
+    EXPECT(HOLEPUNCH_ERROR_CANCELLED, holepunch_endpoint_listen(endpoint, "bob", INT64_MAX, cancel, &listener, error));
+    EXPECT(HOLEPUNCH_ERROR_CANCELLED, holepunch_endpoint_connect_datagram(endpoint, "bob", INT64_MAX, INT64_MAX, cancel,
+                                                                          &connection, error));
+    holepunch_cancel_free(cancel);
+}
+
+/* What holepunch_endpoint_new() says to a config. */
+static void refuses(const holepunch_config_t *config, int32_t status) {
+    holepunch_endpoint_t *endpoint = (holepunch_endpoint_t *)0x1;
+    EXPECT(status, holepunch_endpoint_new(config, &endpoint, error));
+    CHECK(endpoint == (holepunch_endpoint_t *)0x1);
+}
+
+static void sizes(void) {
+    static const size_t WRONG[] = {0, 1, sizeof(size_t), sizeof(holepunch_config_t) - 1, 4096, SIZE_MAX};
+    struct {
+        holepunch_config_t config;
+        uint8_t later[64];
+    } newer;
+    holepunch_endpoint_t *endpoint;
+    size_t i;
+    for (i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        holepunch_config_t config = {.size = WRONG[i]};
+        refuses(&config, HOLEPUNCH_ERROR_INVALID_ARGUMENT);
+        INVALID(holepunch_config_init(&config, WRONG[i], error));
+        CHECK(config.size == WRONG[i]);
+    }
+    /* A program whose header is newer: fine, as long as it does not use what is new. */
+    memset(&newer, 0xff, sizeof newer);
+    OK(holepunch_config_init(&newer.config, sizeof newer, error));
+    CHECK(newer.config.size == sizeof newer && newer.config.servers == NULL && newer.later[63] == 0);
+    newer.config.family = HOLEPUNCH_FAMILY_IPV4;
+    newer.later[63] = 1;
+    refuses(&newer.config, HOLEPUNCH_ERROR_UNSUPPORTED);
+    newer.later[63] = 0;
+    OK(holepunch_endpoint_new(&newer.config, &endpoint, error));
+    holepunch_endpoint_free(endpoint);
+}
+
+static void fields(void) {
+    static const char *const HOLE[] = {"127.0.0.1:1", NULL};
+    static const char *const NOT_UTF8[] = {"\xff"};
+    static const char *const NO_ADDRESS[] = {"bob"};
+    static const char *const BAD_PORT[] = {"127.0.0.1:65536"};
+    static const char *const ONE[] = {"127.0.0.1"};
+    static const struct {
+        const char *what;
+        holepunch_config_t config;
+    } REFUSED[] = {
+        {"servers NULL", {.servers_len = 1}},
+        {"servers huge", {.servers = ONE, .servers_len = SIZE_MAX}},
+        {"a server NULL", {.servers = HOLE, .servers_len = 2}},
+        {"a server not UTF-8", {.servers = NOT_UTF8, .servers_len = 1}},
+        {"a server's port", {.servers = BAD_PORT, .servers_len = 1}},
+        {"bind NULL", {.bind_len = 1}},
+        {"bind huge", {.bind = ONE, .bind_len = SIZE_MAX}},
+        {"bind a name", {.bind = NO_ADDRESS, .bind_len = 1}},
+        {"bind a port", {.bind = BAD_PORT, .bind_len = 1}},
+        {"secret NULL", {.secret_len = 16}},
+        {"secret empty", {.secret = SECRET}},
+        {"secret short", {.secret = SHORT_SECRET, .secret_len = sizeof SHORT_SECRET}},
+        {"secret huge", {.secret = SECRET, .secret_len = SIZE_MAX}},
+        {"family 5", {.family = 5}},
+        {"family negative", {.family = -1}},
+        {"no_thread 2", {.no_thread = 2}},
+    };
+    size_t i;
+    for (i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++) {
+        holepunch_config_t config = REFUSED[i].config;
+        config.size = sizeof config;
+        fprintf(stderr, "config: %s\n", REFUSED[i].what);
+        refuses(&config, HOLEPUNCH_ERROR_INVALID_ARGUMENT);
+    }
+}
+
+/* Everything in a config may be freed once the endpoint is there. */
+static holepunch_endpoint_t *full(void) {
+    char server[] = "127.0.0.1:1", bind_v4[] = "127.0.0.1", bind_v6[] = "[::1]:0";
+    const char *servers[] = {server}, *binds[] = {bind_v4, bind_v6};
+    uint8_t secret[16] = {1, 2, 3};
+    holepunch_config_t config;
+    holepunch_endpoint_t *endpoint;
+    OK(holepunch_config_init(&config, sizeof config, error));
+    config.servers = servers;
+    config.servers_len = 1;
+    config.bind = binds;
+    config.bind_len = 2;
+    config.secret = secret;
+    config.secret_len = sizeof secret;
+    config.no_thread = 1;
+    OK(holepunch_endpoint_new(&config, &endpoint, error));
+    memset(server, 'x', sizeof server - 1);
+    memset(secret, 0, sizeof secret);
+    return endpoint;
+}
+
+int main(void) {
+    int before = descriptors();
+    holepunch_endpoint_t *endpoint;
+    texts();
+    free_ignores_null();
+    null_handles();
+    sizes();
+    fields();
+    endpoint = full();
+    null_results(endpoint);
+    names_and_times(endpoint);
+    cancelled_before(endpoint);
+    OK(holepunch_endpoint_close(endpoint, error));
+    OK(holepunch_endpoint_close(endpoint, error));
+    holepunch_endpoint_free(endpoint);
+    CHECK(descriptors() == before);
+    return 0;
+}

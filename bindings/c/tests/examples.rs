@@ -1,0 +1,94 @@
+//! The example listener and connector, in C and in Rust, each with each.
+
+mod support;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use support::{Server, assert_success, cargo_build, compile, run};
+
+struct Examples {
+    c: Pair,
+    rust: Pair,
+}
+
+struct Pair {
+    listener: PathBuf,
+    connector: PathBuf,
+}
+
+fn examples() -> &'static Examples {
+    static EXAMPLES: OnceLock<Examples> = OnceLock::new();
+    EXAMPLES.get_or_init(|| {
+        let rust = cargo_build(&["--example", "listener", "--example", "connector"]).join("examples");
+        Examples {
+            c: Pair { listener: compile("examples/c/listener.c"), connector: compile("examples/c/connector.c") },
+            rust: Pair { listener: rust.join("listener"), connector: rust.join("connector") },
+        }
+    })
+}
+
+/// A program that knows where the server is.
+fn program(path: &Path, server: &str) -> Command {
+    let mut command = support::program(path);
+    command.env("HOLEPUNCH_SERVER", server);
+    command
+}
+
+fn talk(listener: &Path, connector: &Path) {
+    let server = Server::start();
+    let listening = program(listener, &server.address).arg("echo").spawn().expect("the listener starts");
+    let connected = run(program(connector, &server.address).args(["echo", "one", "two words", "drei: \u{e4}"]));
+    let listened = listening.wait_with_output().expect("the listener can be waited for");
+    assert_success(&connected);
+    assert_success(&listened);
+    assert_eq!(String::from_utf8_lossy(&connected.stdout), "one\ntwo words\ndrei: \u{e4}\n");
+    assert!(listened.stdout.is_empty());
+    for stderr in [connected.stderr, listened.stderr] {
+        let line = String::from_utf8(stderr).expect("they write UTF-8");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["connected", "to", remote, "over", kind, "rtt", rtt, "ms"] = words.as_slice() else {
+            panic!("{line:?} does not tell the path");
+        };
+        assert!(remote.parse::<std::net::SocketAddr>().is_ok(), "{line:?}");
+        assert!(["host,", "srflx,", "prflx,"].contains(kind), "{line:?}");
+        assert!(rtt.parse::<f64>().is_ok(), "{line:?}");
+    }
+}
+
+#[test]
+fn c_listener_and_c_connector() {
+    talk(&examples().c.listener, &examples().c.connector);
+}
+
+#[test]
+fn c_listener_and_rust_connector() {
+    talk(&examples().c.listener, &examples().rust.connector);
+}
+
+#[test]
+fn rust_listener_and_c_connector() {
+    talk(&examples().rust.listener, &examples().c.connector);
+}
+
+#[test]
+fn rust_listener_and_rust_connector() {
+    talk(&examples().rust.listener, &examples().rust.connector);
+}
+
+#[test]
+fn they_say_what_is_wrong_and_what_to_try() {
+    let nowhere = "127.0.0.1:1";
+    for pair in [&examples().c, &examples().rust] {
+        for path in [&pair.listener, &pair.connector] {
+            let output = run(program(path, nowhere).arg("Not A Name"));
+            assert_eq!(output.status.code(), Some(1));
+            let stderr = String::from_utf8(output.stderr).expect("they write UTF-8");
+            assert!(stderr.contains("is no name") && stderr.contains("; names are"), "{stderr:?}");
+            assert_eq!(run(&mut program(path, nowhere)).status.code(), Some(2));
+        }
+    }
+}

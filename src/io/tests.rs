@@ -1,0 +1,179 @@
+//! A connection's socket against a plain one, and a forked child.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+    time::Duration,
+};
+
+use super::{
+    Callbacks, Engine, Wait,
+    link::{Link, Taken},
+    peek::{Found, Look},
+    ready, receive,
+};
+use crate::{
+    ErrorKind,
+    config::PeerConfig,
+    machine::SocketId,
+    peer::{CloseReason, Path, Strategy},
+    punch::{CandidateKind, Role},
+    wire::stun::{Builder, Class, Method, SessionId, TransactionId},
+};
+
+/// A link beside the address `parent`, connected to a plain socket.
+fn link(may_be_data: bool) -> (Link, UdpSocket) {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let parent = super::udp::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let path = Path {
+        socket: SocketId(0),
+        local: parent.local(),
+        remote: peer.local_addr().unwrap(),
+        kind: CandidateKind::Host,
+        strategy: Strategy::UdpSimultaneous,
+        role: Role::Controlling,
+        rtt: Duration::ZERO,
+        since_introduction: Duration::ZERO,
+        packets_sent: 0,
+        sockets: 1,
+    };
+    let link = Link::open(SessionId([1; 16]), path, parent.local(), || may_be_data).unwrap();
+    peer.connect(link.local()).unwrap();
+    (link, peer)
+}
+
+fn message(number: u8) -> Vec<u8> {
+    Builder::new(Class::Request, Method::BINDING, TransactionId([number; 12])).fingerprint().finish()
+}
+
+fn is_readable(link: &Link) -> bool {
+    let mut polled = libc::pollfd { fd: link.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live entry.
+    unsafe { libc::poll(&raw mut polled, 1, 0) == 1 }
+}
+
+/// The first bytes of the messages that a look finds.
+fn look(look: &mut Look, link: &Link) -> (Found, Vec<(SocketAddr, Vec<u8>)>) {
+    let mut messages = Vec::new();
+    let found = look.look(link, &mut [0; 2048], |from, bytes| messages.push((from, bytes.to_vec())));
+    (found, messages)
+}
+
+fn take(link: &Link, buffer: &mut [u8]) -> Option<Taken> {
+    link.take(buffer, libc::MSG_DONTWAIT).ok()
+}
+
+#[test]
+fn early_data_keeps_the_descriptor_readable() {
+    let engine = Engine::start(PeerConfig::default(), Callbacks::default(), false).unwrap();
+    let (link, _peer) = link(true);
+    link.push(b"early".to_vec());
+    let mut buffer = [0; 1200];
+    assert!(is_readable(&link));
+    assert_eq!(receive(&engine, &link, &mut buffer, &Wait::forever()).unwrap(), 5);
+    // What keeps it readable is nobody's data.
+    let error = receive(&engine, &link, &mut buffer, &Wait::at_most(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(!is_readable(&link));
+    let (link, _peer) = self::link(false);
+    assert!(!is_readable(&link));
+}
+
+#[test]
+fn a_look_sees_each_message_once_and_leaves_the_data() {
+    let (link, peer) = link(false);
+    let mut looking = Look::new();
+    assert_eq!(look(&mut looking, &link), (Found::Nothing, vec![]));
+    for datagram in [&b"one"[..], &message(1), b"", &[3; 1200], &message(2)] {
+        peer.send(datagram).unwrap();
+    }
+    let from = peer.local_addr().unwrap();
+    let (found, messages) = look(&mut looking, &link);
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    assert_eq!((found, messages), (Found::New, vec![(from, message(1)), (from, message(2))]));
+    assert_eq!(look(&mut looking, &link), (Found::Nothing, vec![]));
+    peer.send(&message(3)).unwrap();
+    assert_eq!(look(&mut looking, &link), (Found::New, vec![(from, message(3))]));
+    // Reading, with truncation, moves the place back by just what was read.
+    let mut buffer = [0; 1200];
+    assert_eq!(take(&link, &mut buffer[..1]), Some(Taken::Data(3)));
+    assert_eq!(take(&link, &mut buffer), Some(Taken::Other(from, message(1).len())));
+    assert_eq!(take(&link, &mut buffer), Some(Taken::Data(0)));
+    peer.send(&message(4)).unwrap();
+    assert_eq!(look(&mut looking, &link), (Found::New, vec![(from, message(4))]));
+    assert_eq!(take(&link, &mut buffer), Some(Taken::Data(1200)));
+}
+
+#[test]
+fn a_full_queue_still_takes_messages() {
+    let (link, peer) = link(false);
+    let mut looking = Look::new();
+    let flood = |count: u32| (0..count).for_each(|number| drop(peer.send(&number.to_be_bytes())));
+    flood(20_000);
+    look(&mut looking, &link);
+    flood(20_000);
+    peer.send(&message(1)).unwrap();
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    assert_eq!(look(&mut looking, &link).1, [(peer.local_addr().unwrap(), message(1))]);
+    let engine = Engine::start(PeerConfig::default(), Callbacks::default(), false).unwrap();
+    let mut buffer = [0; 1200];
+    while receive(&engine, &link, &mut buffer, &Wait::at_most(Duration::ZERO)).is_ok() {}
+    peer.send(b"welcome again").unwrap();
+    assert_eq!(receive(&engine, &link, &mut buffer, &Wait::forever()).unwrap(), 13);
+}
+
+#[test]
+fn a_retired_connection_gives_its_port_back_and_keeps_its_data() {
+    let (link, peer) = link(false);
+    let engine = Engine::start(PeerConfig::default(), Callbacks::default(), false).unwrap();
+    peer.send(b"unread").unwrap();
+    ready::wait(&[&link], None).unwrap();
+    link.retire(CloseReason::Peer, &mut [0; 2048]).unwrap();
+    UdpSocket::bind(link.local()).unwrap();
+    assert!(is_readable(&link));
+    let mut buffer = [0; 1200];
+    assert_eq!(receive(&engine, &link, &mut buffer, &Wait::forever()).unwrap(), 6);
+    let error = receive(&engine, &link, &mut buffer, &Wait::forever()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!(link.send(b"anybody?").unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn what_icmp_says_is_no_error() {
+    let (link, peer) = link(false);
+    let engine = Engine::start(PeerConfig::default(), Callbacks::default(), false).unwrap();
+    drop(peer);
+    for _ in 0..10 {
+        link.send(b"to nobody").unwrap();
+    }
+    let error = receive(&engine, &link, &mut [0; 1200], &Wait::at_most(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+}
+
+#[test]
+fn a_forked_child_is_told_and_harms_nothing() {
+    let engine = Engine::start(PeerConfig::default(), Callbacks::default(), true).unwrap();
+    let (link, peer) = link(false);
+    // SAFETY: the child calls nothing but what is under test, which takes no lock there, and ends without unwinding.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let forked = |result: crate::Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::Forked);
+        let told = forked(engine.with(|_| ()))
+            && forked(engine.process())
+            && forked(receive(&engine, &link, &mut [0; 1200], &Wait::forever()).map(drop));
+        drop(engine);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(i32::from(!told)) };
+    }
+    let mut status = -1;
+    // SAFETY: `status` is live, and the child is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+    engine.with(|_| ()).unwrap();
+    peer.send(b"alive").unwrap();
+    assert_eq!(receive(&engine, &link, &mut [0; 1200], &Wait::forever()).unwrap(), 5);
+}

@@ -1,0 +1,176 @@
+//! Calls that block in one thread and are ended by another.
+
+use std::{
+    fs,
+    net::UdpSocket,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use holepunch::{Cancel, ConnectOptions, Endpoint, ErrorKind, Result, Wait};
+
+use crate::rendezvous::{LONG, Rendezvous};
+
+/// An ended call has to return within 100 ms; a busy machine gets more.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// A call in a thread of its own.
+struct Blocked {
+    thread: JoinHandle<ErrorKind>,
+    task: String,
+}
+
+impl Blocked {
+    fn start<T>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let task = fs::read_link("/proc/thread-self").unwrap();
+            sender.send(format!("/proc/{}/syscall", task.display())).unwrap();
+            call().map(|_| ()).expect_err("the call cannot succeed").kind()
+        });
+        Self { thread, task: receiver.recv().unwrap() }
+    }
+
+    /// Waits until the thread sleeps in the system, where only the call under test can have brought it.
+    fn is_asleep(&self) {
+        let (mut before, mut same) = (String::new(), 0);
+        while same < 50 {
+            let now = fs::read_to_string(&self.task).unwrap_or_default();
+            same = if now == before && !now.starts_with("running") { same + 1 } else { 0 };
+            before = now;
+            thread::yield_now();
+        }
+    }
+
+    /// Ends the call, and says how it ended.
+    fn end(self, end: impl FnOnce()) -> ErrorKind {
+        self.is_asleep();
+        let start = Instant::now();
+        end();
+        let kind = self.thread.join().unwrap();
+        assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+        kind
+    }
+}
+
+/// A server that says nothing, and an endpoint that asks it.
+fn unanswered(threaded: bool) -> (UdpSocket, Endpoint) {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let builder = Endpoint::builder().server(silent.local_addr().unwrap().to_string());
+    (silent, builder.thread(threaded).build().unwrap())
+}
+
+fn patient(cancel: &Cancel) -> ConnectOptions {
+    ConnectOptions::default().wait(LONG).cancel(cancel)
+}
+
+#[test]
+fn a_closed_connection_ends_its_receivers() {
+    let server = Rendezvous::start();
+    for wait in [Wait::forever(), LONG.into(), Wait::forever().or_cancelled(&Cancel::new().unwrap())] {
+        let (_listener, near, _far) = server.pair("bob");
+        let near = Arc::new(near);
+        let receiver = near.clone();
+        let blocked = Blocked::start(move || receiver.recv(&mut [0; 1200], wait));
+        assert_eq!(blocked.end(|| near.close()), ErrorKind::Closed);
+    }
+}
+
+#[test]
+fn the_peers_close_ends_a_receiver() {
+    let server = Rendezvous::start();
+    let (_listener, near, far) = server.pair("bob");
+    let blocked = Blocked::start(move || near.recv(&mut [0; 1200], Wait::forever()));
+    assert_eq!(blocked.end(|| drop(far)), ErrorKind::Closed);
+}
+
+#[test]
+fn a_closed_listener_ends_its_accepts() {
+    let server = Rendezvous::start();
+    for threaded in [true, false] {
+        let endpoint = server.endpoint().thread(threaded).build().unwrap();
+        let listener = Arc::new(endpoint.listen(Some("bob"), LONG.into()).unwrap());
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let listener = listener.clone();
+                Blocked::start(move || listener.accept_datagram(Wait::forever()))
+            })
+            .collect();
+        calls.iter().for_each(Blocked::is_asleep);
+        listener.close();
+        for blocked in calls {
+            assert_eq!(blocked.thread.join().unwrap(), ErrorKind::Closed);
+        }
+    }
+}
+
+#[test]
+fn a_closed_endpoint_ends_all_that_waits() {
+    for threaded in [true, false] {
+        let (_silent, endpoint) = unanswered(threaded);
+        let (listens, connects) = (endpoint.clone(), endpoint.clone());
+        let listen = Blocked::start(move || listens.listen(Some("x"), Wait::forever()));
+        let connect = Blocked::start(move || connects.connect_datagram("x", &ConnectOptions::default()));
+        listen.is_asleep();
+        connect.is_asleep();
+        endpoint.close();
+        assert_eq!(listen.thread.join().unwrap(), ErrorKind::Closed);
+        assert_eq!(connect.thread.join().unwrap(), ErrorKind::Closed);
+        assert_eq!(endpoint.listen(None, Wait::forever()).unwrap_err().kind(), ErrorKind::Closed);
+    }
+}
+
+#[test]
+fn a_token_ends_all_that_waits_and_what_comes_later() {
+    let server = Rendezvous::start();
+    for threaded in [true, false] {
+        let cancel = Cancel::new().unwrap();
+        let wait = Wait::forever().or_cancelled(&cancel);
+        let (_listener, near, _far) = server.pair("bob");
+        let endpoint = server.endpoint().thread(threaded).build().unwrap();
+        let listener = endpoint.listen(Some("alice"), LONG.into()).unwrap();
+        let (_silent, unanswered) = unanswered(threaded);
+        let (other, options) = (unanswered.clone(), patient(&cancel));
+        let waits = [wait.clone(), wait.clone(), wait.clone()];
+        let [receives, accepts, listens] = waits;
+        let calls = [
+            Blocked::start(move || near.recv(&mut [0; 1200], receives)),
+            Blocked::start(move || listener.accept_datagram(accepts)),
+            Blocked::start(move || unanswered.listen(Some("x"), listens)),
+            Blocked::start(move || other.connect_datagram("x", &options)),
+        ];
+        calls.iter().for_each(Blocked::is_asleep);
+        let start = Instant::now();
+        cancel.cancel();
+        for blocked in calls {
+            assert_eq!(blocked.thread.join().unwrap(), ErrorKind::Cancelled);
+        }
+        assert!(start.elapsed() < LONG);
+        let (_listener, near, far) = server.pair("carol");
+        near.send(b"there is data").unwrap();
+        assert_eq!(far.recv(&mut [0; 1200], wait.clone()).unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(endpoint.listen(None, wait).unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(endpoint.connect_datagram("carol", &patient(&cancel)).unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+}
+
+#[test]
+fn a_blocking_call_in_a_callback_is_refused() {
+    let server = Rendezvous::start();
+    let (sender, receiver) = mpsc::channel();
+    let endpoint = Arc::new(std::sync::OnceLock::<Endpoint>::new());
+    let own = endpoint.clone();
+    let built = server.endpoint().on_event(move |_| {
+        if let Some(endpoint) = own.get() {
+            let _ = sender.send(endpoint.listen(None, Wait::forever()).map(|_| ()).unwrap_err().kind());
+        }
+    });
+    let listener = {
+        let _ = endpoint.set(built.build().unwrap());
+        endpoint.get().unwrap().listen(Some("bob"), LONG.into()).unwrap()
+    };
+    assert_eq!(receiver.recv_timeout(LONG).unwrap(), ErrorKind::InvalidArgument);
+    drop(listener);
+    endpoint.get().unwrap().close();
+}
