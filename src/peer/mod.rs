@@ -428,7 +428,13 @@ impl Peer {
         let Some(listener) = self.listeners.get_mut(&listener_id) else { return false };
         let from = From { socket: at.socket, remote: at.remote };
         let Some(introduced) = listener.handle_introduction(from, message) else { return false };
-        if self.sessions.contains_key(&introduced.session) {
+        if let Some(session) = self.sessions.get(&introduced.session) {
+            if session.listener.is_none() {
+                let error = Error::new(ErrorKind::InvalidArgument, "the listener is one of this endpoint's own")
+                    .with_hint("connect to it from another endpoint");
+                self.with_session(now, introduced.session, |session, cx| session.fail(cx, error));
+                return true;
+            }
             let candidates = introduced.candidates;
             self.with_session(now, introduced.session, |session, cx| session.add_candidates(cx, &candidates));
             return true;

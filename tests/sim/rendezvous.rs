@@ -394,6 +394,15 @@ fn pending_sessions_of_a_listener_are_bounded() {
 }
 
 #[test]
+fn a_peer_that_connects_to_itself_is_told() {
+    let (mut world, server, peers) = open_network(24, 1);
+    world.listen(peers[0], server, Some("bob"));
+    world.run_until_registered(peers[0]);
+    world.connect(peers[0], server, "bob");
+    assert_eq!(run_until_failed(&mut world, peers[0]).1.kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
 fn a_session_that_heard_nothing_for_long_makes_room() {
     let (mut world, server, peers) = open_network(21, 3);
     world.listen(peers[0], server, Some("bob"));

@@ -1,0 +1,177 @@
+//! `Endpoint`: where listeners and connections come from.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::{Mutex, PoisonError},
+};
+
+use holepunch::{ConnectOptions, Error, ErrorKind, Secret};
+use pyo3::{prelude::*, types::PyString};
+
+use crate::{
+    arguments::{self, Bytes},
+    connection::Connection,
+    failure::{Result, closed},
+    listener::Listener,
+    log,
+    wait::{self, Cancel, Timeout},
+};
+
+/// Where listeners and connections come from: sockets, servers and, unless told otherwise, a thread that keeps them alive.
+///
+/// `servers` is one server `host[:port]` or several (default: HOLEPUNCH_SERVER, else 127.0.0.1:20000); `bind` one local
+/// address or several, at most one of each family (default: HOLEPUNCH_BIND, else any); `family` 4 or 6 to use only that;
+/// `secret` at least 16 bytes that both peers know and the server does not. With `thread=False` the program calls
+/// `process()` itself. Methods may be called from any thread, several at once.
+#[pyclass(module = "holepunch", frozen)]
+pub(crate) struct Endpoint {
+    inner: Mutex<Option<holepunch::Endpoint>>,
+}
+
+impl Endpoint {
+    fn get(&self) -> Result<holepunch::Endpoint> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| closed("endpoint"))
+    }
+
+    fn take(&self) -> Option<holepunch::Endpoint> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[pymethods]
+impl Endpoint {
+    #[new]
+    #[pyo3(signature = (servers=None, *, bind=None, family=None, secret=None, thread=true))]
+    fn new(
+        py: Python<'_>,
+        servers: Option<&Bound<'_, PyAny>>,
+        bind: Option<&Bound<'_, PyAny>>,
+        family: Option<u8>,
+        secret: Option<&Bound<'_, PyAny>>,
+        thread: bool,
+    ) -> Result<Self> {
+        let mut builder = holepunch::Endpoint::builder().thread(thread).on_log(log::callback(py)?);
+        if let Some(servers) = servers {
+            builder = arguments::servers(servers)?.into_iter().fold(builder, |builder, server| builder.server(server));
+        }
+        if let Some(bind) = bind {
+            builder = arguments::addresses(bind)?.into_iter().fold(builder, |builder, address| builder.bind(address));
+        }
+        builder = match family {
+            None => builder,
+            Some(4) => builder.ipv4_only(),
+            Some(6) => builder.ipv6_only(),
+            Some(other) => {
+                let message = format!("{other} is no address family");
+                return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("the family is 4 or 6").into());
+            }
+        };
+        if let Some(secret) = secret {
+            let secret = match secret.cast::<PyString>() {
+                Ok(text) => Secret::new(text.to_cow()?.into_owned())?,
+                Err(_) => Secret::new(Bytes::new(secret)?.as_slice())?,
+            };
+            builder = builder.secret(secret);
+        }
+        let endpoint = py.detach(|| builder.build())?;
+        Ok(Self { inner: Mutex::new(Some(endpoint)) })
+    }
+
+    /// Registers a listener and returns when a server has it.
+    ///
+    /// Without a name it is found by its public address. `timeout` is in seconds; None waits for ever.
+    #[pyo3(
+        signature = (name=None, *, timeout=Some(30.0), cancel=None),
+        text_signature = "($self, name=None, *, timeout=30.0, cancel=None)"
+    )]
+    fn listen(
+        &self,
+        py: Python<'_>,
+        name: Option<String>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Listener> {
+        let endpoint = self.get()?;
+        let listener =
+            wait::once(py, timeout.try_into()?, cancel, move |_, wait| endpoint.listen(name.as_deref(), wait))?;
+        Ok(Listener::new(listener))
+    }
+
+    /// Connects to a listener, for datagrams. An IP address is an address, anything else a name.
+    ///
+    /// Asks for the listener for `wait` seconds (0 asks once), then gives the two peers `timeout` seconds to meet.
+    #[pyo3(
+        signature = (target, *, wait=Some(10.0), timeout=Some(30.0), cancel=None),
+        text_signature = "($self, target, *, wait=10.0, timeout=30.0, cancel=None)"
+    )]
+    fn connect_datagram(
+        &self,
+        py: Python<'_>,
+        target: String,
+        wait: Option<f64>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Connection> {
+        let endpoint = self.get()?;
+        let options = ConnectOptions::default()
+            .wait(Timeout::try_from(wait)?.or_century())
+            .timeout(Timeout::try_from(timeout)?.or_century());
+        // The options carry both limits: the call needs no deadline of its own.
+        let connection = wait::once(py, Timeout(None), cancel, move |cancel, _| match cancel {
+            Some(cancel) => endpoint.connect_datagram(&target, &options.cancel(cancel)),
+            None => endpoint.connect_datagram(&target, &options),
+        })?;
+        Ok(Connection::new(connection))
+    }
+
+    /// Does everything that is due, without blocking. Needed only with `thread=False`: when the descriptor is readable, and after `next_timeout()`.
+    fn process(&self, py: Python<'_>) -> Result<()> {
+        let endpoint = self.get()?;
+        Ok(py.detach(move || endpoint.process())?)
+    }
+
+    /// Seconds until `process()` is due although the descriptor is not readable; None: never.
+    fn next_timeout(&self) -> Result<Option<f64>> {
+        Ok(self.get()?.next_timeout().map(|time| time.as_secs_f64()))
+    }
+
+    /// A descriptor that is readable when `process()` is due; -1 once closed.
+    fn fileno(&self) -> i32 {
+        self.get().map_or(-1, |endpoint| endpoint.as_fd().as_raw_fd())
+    }
+
+    /// Closes the endpoint with all that came from it. Blocked calls fail with `ClosedError`. Any thread, any time, any number of times.
+    fn close(&self, py: Python<'_>) -> Result<()> {
+        let Some(endpoint) = self.take() else { return Ok(()) };
+        py.detach(|| endpoint.close());
+        wait::dispose(py, endpoint)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) -> Result<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> &'static str {
+        if self.get().is_ok() { "<holepunch.Endpoint>" } else { "<holepunch.Endpoint closed>" }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        without_lock(self.take());
+    }
+}
+
+/// Drops what may join a thread or use the network, without the interpreter's lock where there still is an interpreter.
+pub(crate) fn without_lock<T: Send>(value: Option<T>) {
+    let mut value = value;
+    if value.is_some() {
+        let taken = &mut value;
+        let _ = Python::try_attach(|py| py.detach(move || *taken = None));
+    }
+}

@@ -1,0 +1,43 @@
+"""Direct connections between two programs behind NATs or firewalls, in one call.
+
+A small public server introduces the two; then they talk to each other directly.
+
+    python -m holepunch server                     # on a host that both can reach
+
+    with holepunch.listen_datagram("bob", servers="example.org") as listener:          # behind one NAT
+        for connection in listener:
+            print(connection.recv())
+
+    with holepunch.connect_datagram("bob", servers="example.org") as connection:       # behind another
+        connection.send(b"hello")
+
+Datagrams are asked for by name: `connect_datagram` and `accept_datagram` give a `Connection`, whose datagrams may be
+lost or come in another order, as UDP's. Without `servers` the server is that of the environment's HOLEPUNCH_SERVER.
+
+Every wait takes a timeout in seconds, ends at once on Ctrl-C, and can be ended from another thread, by a `Cancel` or by
+`close()`. Every error is a `HolepunchError`; see `holepunch.errors`. Log records go to the logger "holepunch", which
+prints nothing unless the program configures `logging`.
+"""
+
+import logging as _logging
+
+from . import errors
+from ._native import Cancel, Connection, Endpoint, Listener, Path, __version__
+from .address import Address
+from .datagram import connect_datagram, listen_datagram
+from .errors import *
+
+__all__ = [
+    "Address",
+    "Cancel",
+    "Connection",
+    "Endpoint",
+    "Listener",
+    "Path",
+    "__version__",
+    "connect_datagram",
+    "listen_datagram",
+]
+__all__ += errors.__all__
+
+_logging.getLogger("holepunch").addHandler(_logging.NullHandler())

@@ -1,0 +1,43 @@
+"""Datagram connections in one call, with an endpoint made for it.
+
+The endpoint lives as long as what it made. Programs that listen and connect, or connect to many peers, share one
+`Endpoint` instead.
+"""
+
+from typing import Optional
+
+from ._native import Cancel, Connection, Endpoint, Listener
+from .arguments import Bind, Family, Secret, Servers
+
+__all__ = ["connect_datagram", "listen_datagram"]
+
+
+def listen_datagram(
+    name: Optional[str] = None,
+    *,
+    servers: Optional[Servers] = None,
+    bind: Optional[Bind] = None,
+    family: Optional[Family] = None,
+    secret: Optional[Secret] = None,
+    timeout: Optional[float] = 30.0,
+    cancel: Optional[Cancel] = None,
+) -> Listener:
+    """Registers a listener and returns when a server has it; arguments as of `Endpoint` and `Endpoint.listen`."""
+    endpoint = Endpoint(servers, bind=bind, family=family, secret=secret)
+    return endpoint.listen(name, timeout=timeout, cancel=cancel)
+
+
+def connect_datagram(
+    target: str,
+    *,
+    servers: Optional[Servers] = None,
+    bind: Optional[Bind] = None,
+    family: Optional[Family] = None,
+    secret: Optional[Secret] = None,
+    wait: Optional[float] = 10.0,
+    timeout: Optional[float] = 30.0,
+    cancel: Optional[Cancel] = None,
+) -> Connection:
+    """Connects to a listener; arguments as of `Endpoint` and `Endpoint.connect_datagram`."""
+    endpoint = Endpoint(servers, bind=bind, family=family, secret=secret)
+    return endpoint.connect_datagram(target, wait=wait, timeout=timeout, cancel=cancel)

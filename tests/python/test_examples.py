@@ -1,0 +1,43 @@
+"""The example programs, against each other and when something is wrong."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Dict, List
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "python"
+CONNECTED = re.compile(r"^connected to 127\.0\.0\.1:\d+ over (host|srflx|prflx), rtt \d+\.\d ms$", re.MULTILINE)
+
+
+def command(program: str, *arguments: str) -> List[str]:
+    return [sys.executable, str(EXAMPLES / f"{program}.py"), *arguments]
+
+
+def environment(server: str) -> Dict[str, str]:
+    return {**os.environ, "HOLEPUNCH_SERVER": server, "HOLEPUNCH_BIND": "127.0.0.1"}
+
+
+def test_listener_and_connector(server: str, name: str) -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(server)}
+    with subprocess.Popen(command("listener", name), **pipes) as listener:  # type: ignore[call-overload]
+        done = subprocess.run(
+            command("connector", name, "hello", "wörld"), capture_output=True, text=True, env=environment(server), timeout=30
+        )
+        _, said = listener.communicate(timeout=30)
+    assert (done.returncode, done.stdout) == (0, "hello\nwörld\n"), done.stderr
+    assert CONNECTED.match(done.stderr)
+    assert listener.returncode == 0, said
+    assert CONNECTED.match(said)
+
+
+@pytest.mark.parametrize("program", ["listener", "connector"])
+def test_wrong_server(program: str, name: str) -> None:
+    done = subprocess.run(
+        command(program, name), capture_output=True, text=True, env=environment("nowhere.invalid"), timeout=30
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"[^\n]*nowhere\.invalid[^\n]*; [^\n]+\n", done.stderr), done.stderr
