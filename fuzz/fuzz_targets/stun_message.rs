@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../targets.rs"]
+#[path = "../targets/mod.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::stun_message(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("stun_message", bytes));

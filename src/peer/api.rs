@@ -55,11 +55,15 @@ impl fmt::Display for Target {
     }
 }
 
-/// Parses a listener's name.
+/// Parses a listener's name. An IP literal is none: nobody could connect to it by that name.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] says what is wrong with it.
 pub fn parse_name(text: &str) -> Result<Name, Error> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(Error::new(ErrorKind::InvalidArgument, alloc::format!("{text:?} is an IP address, and no name"))
+            .with_hint("choose a name with a letter in it; without a name the listener is found by its address"));
+    }
     Name::new(text).map_err(|error| {
         Error::new(ErrorKind::InvalidArgument, alloc::format!("{text:?} is no name: {error}"))
             .with_hint("names are 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")

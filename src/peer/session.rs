@@ -102,12 +102,7 @@ pub(super) struct Session {
     introduction: Option<Introduction>,
     path: Option<SelectedPair>,
     farewell: Farewell,
-    /// Where authenticated checks came from: data from there is the peer's.
-    heard: Vec<(SocketId, SocketAddr)>,
 }
-
-/// How many addresses a peer may be heard at; more are not needed to end on one of them.
-const MAX_HEARD: usize = 32;
 
 impl Session {
     pub(super) fn new(
@@ -128,7 +123,6 @@ impl Session {
             introduction: None,
             path: None,
             farewell: Farewell::default(),
-            heard: Vec::new(),
         }
     }
 
@@ -144,15 +138,16 @@ impl Session {
     /// Whether it is looking for a path since then at least, and has heard nothing of its peer.
     pub(super) fn is_stalled_since(&self, time: Instant) -> bool {
         let introduction = self.introduction.as_ref();
-        self.phase == Phase::Punching && introduction.is_some_and(|it| it.at <= time && !it.agent.heard_peer())
+        self.phase == Phase::Punching && introduction.is_some_and(|it| it.at <= time && it.agent.heard().is_empty())
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.introduction.as_ref()?.agent.rtt()
     }
 
+    /// Where authenticated messages came from: data from there is the peer's.
     pub(super) fn heard(&self) -> &[(SocketId, SocketAddr)] {
-        &self.heard
+        self.introduction.as_ref().map_or(&[], |introduction| introduction.agent.heard())
     }
 
     /// Takes in an answer of a server; whether it was one to this session.
@@ -219,9 +214,11 @@ impl Session {
         } else {
             (Role::Controlled, keys.listener, keys.connector)
         };
-        let mut agent = Agent::new(cx.config.checks, cx.config.consent, role, self.tag, local, remote, cx.random);
+        let seed = cx.random.bytes();
+        let agent = Agent::new(cx.config.checks, cx.config.consent, role, local, remote, seed);
+        let mut agent = agent.with_tag(self.tag);
         for socket in sockets {
-            agent.add_socket(cx.now, socket.id, socket.is_ipv6());
+            agent.add_socket(cx.now, socket.id, socket.local);
         }
         let candidates: Vec<_> =
             candidates.iter().filter_map(from_wire).filter(|candidate| is_wanted(candidate, cx.config)).collect();
@@ -268,38 +265,33 @@ impl Session {
         }
     }
 
-    /// Takes in a check whose username begins with our fragment; whether it was authentic.
+    /// Takes in a check whose username begins with our fragment; whether it was one of this session.
     pub(super) fn handle_check(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
         if !matches!(self.phase, Phase::Punching | Phase::Connected) {
             return false;
         }
         let Some(introduction) = &mut self.introduction else { return false };
-        let authentic = introduction.agent.handle_request(cx.now, cx.random, at, message);
-        if authentic {
-            self.note_heard(at);
-        }
+        let is_ours = introduction.agent.handle_request(cx.now, at, message);
+        self.stop_asking_when_heard();
         self.handle_timeout(cx);
-        authentic
+        is_ours
     }
 
     /// Takes in an answer to a check whose transaction id begins with our tag; whether it was one.
     pub(super) fn handle_check_answer(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
         let Some(introduction) = &mut self.introduction else { return false };
-        let taken = introduction.agent.handle_response(cx.now, cx.random, at, message);
-        if taken && introduction.agent.accepts_data(at.socket, at.remote) {
-            self.note_heard(at);
-        }
+        let taken = introduction.agent.handle_response(cx.now, at, message);
+        self.stop_asking_when_heard();
         self.handle_timeout(cx);
         taken
     }
 
-    fn note_heard(&mut self, at: Arrival) {
-        if let Some(connecting) = &mut self.connecting {
+    /// The lookup need not repeat itself once the listener is there.
+    fn stop_asking_when_heard(&mut self) {
+        if let Some(connecting) = &mut self.connecting
+            && self.introduction.as_ref().is_some_and(|introduction| !introduction.agent.heard().is_empty())
+        {
             connecting.lookup.peer_heard();
-        }
-        let from = (at.socket, at.remote);
-        if self.heard.len() < MAX_HEARD && !self.heard.contains(&from) {
-            self.heard.push(from);
         }
     }
 
@@ -313,7 +305,8 @@ impl Session {
         match (message.method(), message.class()) {
             (Method::END, Class::Request) => self.handle_end(cx, at, message),
             (Method::END, Class::Success) => {
-                if self.farewell.handle_success(message.transaction_id()) && !self.farewell.is_closing() {
+                let is_news = self.farewell.handle_success(message.transaction_id());
+                if is_news && !self.farewell.is_closing() && self.phase == Phase::Connected {
                     cx.event(PeerEvent::EndAcknowledged { session: self.id });
                 }
                 self.close_if_complete(cx);
@@ -377,8 +370,11 @@ impl Session {
         self.phase = if lingers { Phase::Lingering(cx.now + cx.config.farewell) } else { Phase::Gone };
     }
 
-    /// The last event of a session that was not connected.
+    /// The last event of a session that was not connected; what fails it first is told.
     pub(super) fn fail(&mut self, cx: &mut Context<'_>, error: Error) {
+        if self.phase == Phase::Gone {
+            return;
+        }
         cx.event(PeerEvent::Failed { session: self.id, listener: self.listener, error });
         self.phase = Phase::Gone;
     }
@@ -409,7 +405,7 @@ impl Session {
         self.run_lookup(cx);
         let Some(introduction) = &mut self.introduction else { return };
         if matches!(self.phase, Phase::Punching | Phase::Connected) {
-            introduction.agent.handle_timeout(cx.now, cx.random);
+            introduction.agent.handle_timeout(cx.now);
         }
         if self.phase == Phase::Punching
             && let Some(transmit) = introduction.trickle.poll(cx.now, &introduction.control)
@@ -457,7 +453,7 @@ impl Session {
 
     fn timed_out(&self, introduction: &Introduction) -> Error {
         let seconds = introduction.deadline.saturating_since(introduction.at).as_secs_f32();
-        if introduction.agent.heard_peer() {
+        if !introduction.agent.heard().is_empty() {
             return Error::new(
                 ErrorKind::Timeout,
                 format!("the peer was heard, but no path worked in both directions within {seconds} s"),

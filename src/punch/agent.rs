@@ -28,15 +28,21 @@ use core::{
 };
 
 use super::{
-    Candidate, CandidateKind, Provenance,
+    Candidate, CandidateKind, Provenance, Role,
     checks::{self, Check},
+    consent::{ConsentClock, Due},
+    events::{AgentEvent, Received, SelectedPair},
     pair::Pair,
+    role::Conflict,
 };
 use crate::{
-    address::unspecified,
+    address::{canonical, unspecified},
     config::{Checks, Consent},
     machine::{Instant, NextWake, Random, SocketId, Timer, Transmit},
-    wire::stun::{Class, Credentials, ErrorCode, Integrity, Message, TransactionId},
+    wire::{
+        demux::{Datagram, is_stun_with_fingerprint},
+        stun::{Class, Credentials, ErrorCode, Integrity, Message, Method, TransactionId},
+    },
 };
 
 /// Triggered checks on one pair are at least this far apart: an answer to each check of the peer would make the two sides' checks breed.
@@ -45,55 +51,11 @@ const TRIGGER_SPACING: Duration = Duration::from_millis(10);
 /// Answers of the kind 401 to one peer at most; they are not authenticated, so a stranger could ask for them.
 const MAX_REFUSALS: u8 = 12;
 
+/// Addresses that a peer may be heard at; more are not needed to end on one of them.
+const MAX_HEARD: usize = 32;
+
 /// Remote candidates at most; a peer that sends more is not believed.
 const MAX_REMOTE_CANDIDATES: usize = 32;
-
-/// Which side makes the choice (RFC 8445 section 6.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Chooses the pair; here the connector.
-    Controlling,
-    /// Follows; here the listener.
-    Controlled,
-}
-
-impl Role {
-    /// The RFC's word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Controlling => "controlling",
-            Self::Controlled => "controlled",
-        }
-    }
-}
-
-/// The pair that a negotiation ended on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SelectedPair {
-    /// Our socket.
-    pub socket: SocketId,
-    /// The local address that the peer reached; unspecified where it was never seen.
-    pub local: IpAddr,
-    /// The peer's address.
-    pub remote: SocketAddr,
-    /// How the peer's address was learned.
-    pub kind: CandidateKind,
-    /// The round-trip time of the check that was answered.
-    pub rtt: Duration,
-}
-
-/// What an agent tells its owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AgentEvent {
-    /// A pair was selected; it is final.
-    Selected(SelectedPair),
-    /// The peer's checks name us rightly and are signed with another secret, or ours were refused for that.
-    WrongSecret,
-    /// The selected pair has answered nothing for the time of RFC 7675.
-    ConsentExpired,
-}
 
 /// Where a message came in.
 #[derive(Clone, Copy, Debug)]
@@ -103,20 +65,18 @@ pub(crate) struct Arrival {
     pub(crate) remote: SocketAddr,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct ConsentState {
-    next: Instant,
-    expires: Instant,
-}
-
 /// One ICE negotiation and the consent of the pair that it ends on.
 ///
-/// Sans-IO: owned and driven by a [`Peer`](crate::peer::Peer). Methods mutate; then transmissions and events are
-/// taken out, and the agent is called again at the time of `next_wake`.
+/// Sans-IO, and without signalling: a [`Peer`](crate::peer::Peer) drives one for each of its sessions, and a program
+/// that brings credentials and candidates across in its own way, to any ICE peer, drives it like this. Methods mutate;
+/// then transmissions and events are taken out, and the agent is called again at the time of
+/// [`next_timeout`](Self::next_timeout), or when a datagram arrives. It never blocks.
+/// The module's page shows the loop.
 #[derive(Debug)]
 pub struct Agent {
     config: Checks,
     consent_config: Consent,
+    random: Random,
     role: Role,
     tie_breaker: u64,
     tag: [u8; 4],
@@ -124,12 +84,14 @@ pub struct Agent {
     remote: Credentials,
     sockets: Vec<(SocketId, bool)>,
     remotes: Vec<Candidate>,
+    /// The likeliest first; once one is selected, only that.
     pairs: Vec<Pair>,
-    /// The pacing clock: a check may leave while this is at most a burst ahead of the time.
+    /// The pacing clock: a check may leave while this is less than a burst ahead of the time.
     paced_until: Instant,
     selected: bool,
-    consent: Option<ConsentState>,
-    heard_any: bool,
+    consent: Option<ConsentClock>,
+    /// Where something authenticated came from.
+    heard: Vec<(SocketId, SocketAddr)>,
     wrong_secret: bool,
     refusals: u8,
     packets_sent: u32,
@@ -138,23 +100,25 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Begins a negotiation without sockets and candidates. `tag` begins the id of every transaction, so that the
-    /// owner of many agents finds the one an answer belongs to.
-    pub(crate) fn new(
-        config: Checks,
+    /// Begins a negotiation without sockets and candidates; `local` is what the peer was told of us, `remote` what we
+    /// were told of it. The seed must be secret and fresh wherever the network is real.
+    #[must_use]
+    pub fn new(
+        checks: Checks,
         consent: Consent,
         role: Role,
-        tag: [u8; 4],
         local: Credentials,
         remote: Credentials,
-        random: &mut Random,
+        seed: [u8; 32],
     ) -> Self {
+        let mut random = Random::new(seed);
         Self {
-            config,
+            config: checks,
             consent_config: consent,
             role,
             tie_breaker: random.u64(),
-            tag,
+            tag: random.bytes(),
+            random,
             local,
             remote,
             sockets: Vec::new(),
@@ -163,13 +127,168 @@ impl Agent {
             paced_until: Instant::default(),
             selected: false,
             consent: None,
-            heard_any: false,
+            heard: Vec::new(),
             wrong_secret: false,
             refusals: 0,
             packets_sent: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
+    }
+
+    /// Lets the id of every transaction begin so: the owner of many agents finds the one an answer belongs to.
+    #[must_use]
+    pub(crate) fn with_tag(self, tag: [u8; 4]) -> Self {
+        Self { tag, ..self }
+    }
+
+    /// Adds one of our sockets, bound to `local`, whose address may be unspecified, and pairs it with the peer's
+    /// candidates. One for each family is enough, unless routing cannot be trusted to pick the interface.
+    pub fn add_socket(&mut self, now: Instant, socket: SocketId, local: SocketAddr) {
+        if self.sockets.iter().any(|(known, _)| *known == socket) {
+            return;
+        }
+        let ipv6 = local.is_ipv6();
+        self.sockets.push((socket, ipv6));
+        for index in 0..self.remotes.len() {
+            let remote = self.remotes[index];
+            self.add_pair(now, socket, ipv6, &remote);
+        }
+    }
+
+    /// Adds a candidate of the peer and pairs it with our sockets, at any time until a pair is selected. One that must
+    /// not be checked, or is one too many, changes nothing; of one that is known, only who says so can change.
+    pub fn add_remote(&mut self, now: Instant, mut candidate: Candidate) {
+        if !candidate.is_checkable() || self.selected {
+            return;
+        }
+        if let Some(known) = self.remotes.iter_mut().find(|known| known.address == candidate.address) {
+            if candidate.provenance == Provenance::Observed {
+                known.provenance = Provenance::Observed;
+                for pair in self.pairs.iter_mut().filter(|pair| pair.remote == candidate.address) {
+                    pair.raise_budget(now, self.config.observed_budget);
+                }
+            }
+            return;
+        }
+        let same_host = |known: &Candidate| {
+            known.provenance == Provenance::Observed && known.address.ip() == candidate.address.ip()
+        };
+        if self.remotes.iter().any(same_host) {
+            candidate.provenance = Provenance::Observed;
+        }
+        let only_claimed = |known: &Candidate| known.provenance == Provenance::Claimed && known.is_public();
+        let claimed = self.remotes.iter().filter(|known| only_claimed(known)).count();
+        if self.remotes.len() >= MAX_REMOTE_CANDIDATES
+            || only_claimed(&candidate) && claimed >= usize::from(self.config.claimed_addresses)
+        {
+            return;
+        }
+        self.remotes.push(candidate);
+        for index in 0..self.sockets.len() {
+            let (socket, ipv6) = self.sockets[index];
+            self.add_pair(now, socket, ipv6, &candidate);
+        }
+    }
+
+    /// Takes a datagram in that arrived from `remote` at one of our sockets, sent to `local` (the unspecified address
+    /// where that is not known).
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: &[u8],
+    ) -> Received {
+        let at = Arrival { socket, local: canonical(local), remote: canonical(remote) };
+        if !self.sockets.iter().any(|(known, _)| *known == socket) {
+            return Received::Foreign;
+        }
+        let is_message = Datagram::classify(payload) == Datagram::Stun
+            && is_stun_with_fingerprint(payload)
+            && Message::parse(payload).is_ok_and(|message| self.handle_message(now, at, &message));
+        match is_message {
+            true => Received::Message,
+            false if self.heard.contains(&(at.socket, at.remote)) => Received::Data,
+            false => Received::Foreign,
+        }
+    }
+
+    fn handle_message(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
+        if message.method() != Method::BINDING {
+            return false;
+        }
+        match message.class() {
+            Class::Request => {
+                let fragment = message.username().and_then(|name| name.split_once(':')).map(|(fragment, _)| fragment);
+                fragment == Some(self.local_ufrag()) && self.handle_request(now, at, message)
+            }
+            Class::Success | Class::Error => {
+                message.transaction_id().0.starts_with(&self.tag) && self.handle_response(now, at, message)
+            }
+            // A keepalive (RFC 8445 section 11), which nothing authenticates.
+            Class::Indication => self.heard.contains(&(at.socket, at.remote)),
+        }
+    }
+
+    /// Sends what is due. Calling it earlier is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(consent) = &mut self.consent {
+            match consent.poll(now, &mut self.random) {
+                Due::Nothing => {}
+                Due::Check => {
+                    self.send_check(now, 0);
+                    if self.pairs[0].acknowledged || self.role == Role::Controlled {
+                        self.pairs[0].next_check = None;
+                    }
+                }
+                Due::Expired => {
+                    self.consent = None;
+                    self.pairs[0].next_check = None;
+                    self.events.push_back(AgentEvent::ConsentExpired);
+                    return;
+                }
+            }
+        }
+        self.renominate_if_stalled(now);
+        for index in 0..self.pairs.len() {
+            if self.pairs[index].next_check.is_some_and(|due| now >= due) {
+                let earliest = self.earliest_paced();
+                if now >= earliest {
+                    self.send_check(now, index);
+                } else {
+                    self.pairs[index].next_check = Some(earliest);
+                }
+            }
+        }
+    }
+
+    /// Takes the next datagram out that is to be sent.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// Takes the next event out.
+    pub fn poll_event(&mut self) -> Option<AgentEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next; `None`: not before something happens.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.next_wake().time()
+    }
+
+    pub(crate) fn next_wake(&self) -> NextWake {
+        let mut wake = NextWake::never();
+        for pair in &self.pairs {
+            wake.at(pair.next_check, Timer::Check);
+        }
+        if let Some(consent) = &self.consent {
+            wake.merge(consent.next_wake());
+        }
+        wake
     }
 
     /// The username fragment that the peer's checks name us by.
@@ -187,58 +306,14 @@ impl Agent {
         self.role
     }
 
-    /// Whether anything authenticated came from the peer.
-    pub fn heard_peer(&self) -> bool {
-        self.heard_any
+    /// Where anything authenticated came from: data from there is the peer's.
+    pub(crate) fn heard(&self) -> &[(SocketId, SocketAddr)] {
+        &self.heard
     }
 
     /// The smoothed round-trip time of the selected pair.
     pub fn rtt(&self) -> Option<Duration> {
         self.selected_pair().and_then(|pair| pair.rtt)
-    }
-
-    /// Adds one of our sockets, by its family, and pairs it with the peer's candidates.
-    pub(crate) fn add_socket(&mut self, now: Instant, socket: SocketId, ipv6: bool) {
-        if self.sockets.iter().any(|(known, _)| *known == socket) {
-            return;
-        }
-        self.sockets.push((socket, ipv6));
-        for index in 0..self.remotes.len() {
-            let remote = self.remotes[index];
-            self.add_pair(now, socket, ipv6, &remote);
-        }
-    }
-
-    /// Adds a candidate of the peer and pairs it with our sockets; one known already, or that must not be checked, changes nothing.
-    pub(crate) fn add_remote(&mut self, now: Instant, candidate: Candidate) {
-        if !candidate.is_checkable() || self.selected {
-            return;
-        }
-        if let Some(known) = self.remotes.iter_mut().find(|known| known.address == candidate.address) {
-            if candidate.provenance == Provenance::Observed {
-                known.provenance = Provenance::Observed;
-            }
-            return;
-        }
-        let same_host = |known: &Candidate| {
-            known.provenance == Provenance::Observed && known.address.ip() == candidate.address.ip()
-        };
-        let only_claimed = |known: &Candidate| known.provenance == Provenance::Claimed && known.is_public();
-        let mut candidate = candidate;
-        if self.remotes.iter().any(same_host) {
-            candidate.provenance = Provenance::Observed;
-        }
-        let claimed = self.remotes.iter().filter(|known| only_claimed(known)).count();
-        if self.remotes.len() >= MAX_REMOTE_CANDIDATES
-            || only_claimed(&candidate) && claimed >= usize::from(self.config.claimed_addresses)
-        {
-            return;
-        }
-        self.remotes.push(candidate);
-        for index in 0..self.sockets.len() {
-            let (socket, ipv6) = self.sockets[index];
-            self.add_pair(now, socket, ipv6, &candidate);
-        }
     }
 
     fn add_pair(&mut self, now: Instant, socket: SocketId, ipv6: bool, remote: &Candidate) -> Option<usize> {
@@ -269,29 +344,27 @@ impl Agent {
         if self.selected { self.pairs.first() } else { None }
     }
 
-    /// Whether a datagram from there that is no message of ours is the peer's data: an authenticated message came from there before.
-    pub(crate) fn accepts_data(&self, socket: SocketId, remote: SocketAddr) -> bool {
-        self.pairs.iter().any(|pair| pair.heard && pair.is(socket, remote))
+    fn note_heard(&mut self, at: Arrival) {
+        let from = (at.socket, at.remote);
+        if self.heard.len() < MAX_HEARD && !self.heard.contains(&from) {
+            self.heard.push(from);
+        }
     }
 
-    /// Takes in a Binding request whose username begins with our fragment; whether it was authentic.
-    pub(crate) fn handle_request(
-        &mut self,
-        now: Instant,
-        random: &mut Random,
-        at: Arrival,
-        message: &Message<'_>,
-    ) -> bool {
+    /// Takes in a Binding request whose username begins with our fragment; whether it was the peer's, or at least
+    /// claimed to be with the right fragment of its own.
+    pub(crate) fn handle_request(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
         let remote_fragment = message.username().and_then(|name| name.split_once(':')).map(|(_, fragment)| fragment);
         match message.verify_integrity(self.local.password.as_bytes()) {
             Integrity::Valid => {}
             Integrity::Invalid if remote_fragment == Some(self.remote.ufrag.as_str()) => {
                 self.refuse(at, message);
                 self.report_wrong_secret();
-                return false;
+                return true;
             }
             Integrity::Invalid | Integrity::Absent => return false,
         }
+        self.note_heard(at);
         let unknown: Vec<_> = message.unknown_comprehension_required(checks::UNDERSTOOD).collect();
         if !unknown.is_empty() {
             let bytes = checks::refusal(
@@ -304,12 +377,18 @@ impl Agent {
             self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
             return true;
         }
-        if self.loses_role_conflict(at, message) {
-            return true;
+        match self.role.meet(self.tie_breaker, message) {
+            Conflict::None => {}
+            Conflict::Refuse => {
+                let password = Some(self.local.password.as_str());
+                let bytes = checks::refusal(message, ErrorCode::ROLE_CONFLICT, "Role Conflict", &[], password);
+                self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
+                return true;
+            }
+            Conflict::Switch => self.switch_role(now),
         }
         let bytes = checks::answer(message, at.remote, &self.local.password);
         self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
-        self.heard_any = true;
         let Some(index) = self.heard_pair(now, at, message.priority()) else { return true };
         if message.use_candidate() && self.role == Role::Controlled {
             self.pairs[index].nominated = true;
@@ -321,9 +400,9 @@ impl Agent {
         let pair = &self.pairs[index];
         let spaced = pair.last_sent.is_none_or(|sent| now >= sent + TRIGGER_SPACING);
         if !self.selected && (first || !pair.valid && spaced) {
-            self.send_check(now, random, index);
+            self.send_check(now, index);
         }
-        self.select_if_settled(now, random, index);
+        self.select_if_settled(now, index);
         true
     }
 
@@ -343,32 +422,17 @@ impl Agent {
         self.add_pair(now, at.socket, ipv6, &candidate)
     }
 
-    /// RFC 8445 section 7.3.1.1: true when the request was refused with 487; else our role may have been switched.
-    fn loses_role_conflict(&mut self, at: Arrival, message: &Message<'_>) -> bool {
-        let theirs = match self.role {
-            Role::Controlling => message.ice_controlling(),
-            Role::Controlled => message.ice_controlled(),
-        };
-        let Some(theirs) = theirs else { return false };
-        let we_keep_controlling = self.tie_breaker >= theirs;
-        let refuse = we_keep_controlling == (self.role == Role::Controlling);
-        if refuse {
-            let bytes =
-                checks::refusal(message, ErrorCode::ROLE_CONFLICT, "Role Conflict", &[], Some(&self.local.password));
-            self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
-        } else {
-            self.switch_role();
-        }
-        refuse
-    }
-
-    fn switch_role(&mut self) {
-        self.role = match self.role {
-            Role::Controlling => Role::Controlled,
-            Role::Controlled => Role::Controlling,
-        };
+    /// Takes the opposite role (RFC 8445 section 7.3.1.1). Nothing that was chosen holds any more; what worked is
+    /// checked again, so that the side that controls now can choose.
+    fn switch_role(&mut self, now: Instant) {
+        self.role = self.role.opposite();
+        let controlling = self.role == Role::Controlling;
         for pair in &mut self.pairs {
-            pair.nominated = false;
+            pair.switch_role(now, controlling);
+        }
+        self.pairs.sort_by_key(|pair| core::cmp::Reverse(pair.priority()));
+        if controlling && let Some(valid) = self.pairs.iter_mut().find(|pair| pair.valid) {
+            valid.nominated = true;
         }
     }
 
@@ -381,67 +445,64 @@ impl Agent {
     }
 
     fn report_wrong_secret(&mut self) {
-        if !self.heard_any && !self.wrong_secret {
+        if self.heard.is_empty() && !self.wrong_secret {
             self.wrong_secret = true;
             self.events.push_back(AgentEvent::WrongSecret);
         }
     }
 
     /// Takes in an answer whose transaction id begins with our tag; false when it is none of ours.
-    pub(crate) fn handle_response(
-        &mut self,
-        now: Instant,
-        random: &mut Random,
-        at: Arrival,
-        message: &Message<'_>,
-    ) -> bool {
+    pub(crate) fn handle_response(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
         let integrity = message.verify_integrity(self.remote.password.as_bytes());
         // An answer must come from where the check went (RFC 8445 section 7.2.5.2.1). A late one, to a check that is
         // forgotten, is the peer's all the same, and no data.
         let Some(index) = self.pair_index(at.socket, at.remote) else { return integrity == Integrity::Valid };
-        match (message.class(), integrity) {
-            (Class::Success, Integrity::Valid) => {}
-            (Class::Error, Integrity::Valid) => {
-                if is_error(message, ErrorCode::ROLE_CONFLICT)
-                    && self.pairs[index].answered(now, &message.transaction_id()).is_some()
-                {
-                    self.switch_role();
-                    self.pairs[index].next_check = Some(now);
+        let is_credible = integrity == Integrity::Valid || message.class() == Class::Error;
+        let answered = is_credible.then(|| self.pairs[index].answered(now, &message.transaction_id())).flatten();
+        let code = message.error_code().map_or(0, |error| error.code);
+        let check = match (message.class(), integrity, answered) {
+            (Class::Success, Integrity::Valid, Some(check)) => check,
+            (Class::Error, Integrity::Valid, Some(check)) => {
+                self.note_heard(at);
+                // Of several checks that were sent in the old role, only the first refusal changes it.
+                if code == ErrorCode::ROLE_CONFLICT && check.controlling == (self.role == Role::Controlling) {
+                    self.switch_role(now);
+                    // Pairs may have changed places.
+                    if let Some(index) = self.pair_index(at.socket, at.remote) {
+                        self.pairs[index].next_check = Some(now);
+                    }
                 }
                 return true;
             }
-            (Class::Error, _) => {
-                if is_error(message, ErrorCode::UNAUTHENTICATED)
-                    && self.pairs[index].answered(now, &message.transaction_id()).is_some()
-                {
+            (Class::Error, _, Some(_)) => {
+                if code == ErrorCode::UNAUTHENTICATED {
                     self.report_wrong_secret();
                 }
                 return true;
             }
-            _ => return false,
-        }
-        let Some(nominating) = self.pairs[index].answered(now, &message.transaction_id()) else { return true };
-        self.heard_any = true;
+            _ => return integrity == Integrity::Valid,
+        };
+        self.note_heard(at);
         let pair = &mut self.pairs[index];
         pair.hear(at.local.ip(), &self.config);
         pair.valid = true;
-        pair.acknowledged |= nominating;
+        pair.acknowledged |= check.nominating;
         let chosen_now = self.role == Role::Controlling && self.nominate(index);
         if let Some(consent) = &mut self.consent
             && self.selected
         {
-            consent.expires = now + self.consent_config.expiry;
+            consent.renew(now);
         }
         let pair = &mut self.pairs[index];
         if chosen_now {
             // The peer learns of the choice as early as it can.
-            self.send_check(now, random, index);
+            self.send_check(now, index);
         } else if self.role == Role::Controlled || !pair.nominated || pair.acknowledged {
             pair.next_check = None;
-        } else if !nominating && pair.last_sent.is_some_and(|sent| now >= sent + self.config.proven) {
+        } else if !check.nominating && pair.last_sent.is_some_and(|sent| now >= sent + self.config.proven) {
             pair.next_check = Some(now);
         }
-        self.select_if_settled(now, random, index);
+        self.select_if_settled(now, index);
         true
     }
 
@@ -452,14 +513,13 @@ impl Agent {
         open
     }
 
-    fn select_if_settled(&mut self, now: Instant, random: &mut Random, index: usize) {
+    fn select_if_settled(&mut self, now: Instant, index: usize) {
         let pair = &self.pairs[index];
         if self.selected || !pair.valid || !pair.nominated {
             return;
         }
         self.selected = true;
-        self.consent =
-            Some(ConsentState { next: now + self.consent_interval(random), expires: now + self.consent_config.expiry });
+        self.consent = Some(ConsentClock::start(now, self.consent_config, &mut self.random));
         let mut pair = self.pairs.swap_remove(index);
         pair.settle();
         self.events.push_back(AgentEvent::Selected(SelectedPair {
@@ -473,49 +533,15 @@ impl Agent {
         self.remotes = Vec::new();
     }
 
-    fn consent_interval(&self, random: &mut Random) -> Duration {
-        let mean = self.consent_config.interval;
-        random.duration(mean * 4 / 5, mean * 6 / 5)
-    }
-
-    /// Sends what is due.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, random: &mut Random) {
-        if let Some(consent) = self.consent {
-            if now >= consent.expires {
-                self.consent = None;
-                self.events.push_back(AgentEvent::ConsentExpired);
-                return;
-            }
-            if now >= consent.next {
-                self.consent = Some(ConsentState { next: now + self.consent_interval(random), ..consent });
-                self.send_check(now, random, 0);
-                if self.pairs[0].acknowledged || self.role == Role::Controlled {
-                    self.pairs[0].next_check = None;
-                }
-            }
-        }
-        self.renominate_if_stalled();
-        for index in 0..self.pairs.len() {
-            if self.pairs[index].next_check.is_some_and(|due| now >= due) {
-                let earliest = self.earliest_paced();
-                if now >= earliest {
-                    self.send_check(now, random, index);
-                } else {
-                    self.pairs[index].next_check = Some(earliest);
-                }
-            }
-        }
-    }
-
     /// When the burst is spent, the time that the next check may leave.
     fn earliest_paced(&self) -> Instant {
-        let burst = self.config.pacing * u32::from(self.config.burst);
+        let burst = self.config.pacing * u32::from(self.config.burst.saturating_sub(1));
         Instant::from_nanos(
             self.paced_until.as_nanos().saturating_sub(u64::try_from(burst.as_nanos()).unwrap_or(u64::MAX)),
         )
     }
 
-    fn renominate_if_stalled(&mut self) {
+    fn renominate_if_stalled(&mut self, now: Instant) {
         if self.role != Role::Controlling || self.selected {
             return;
         }
@@ -524,22 +550,22 @@ impl Agent {
         if let (Some(stalled), Some(valid)) = (stalled, valid) {
             self.pairs[stalled].nominated = false;
             self.pairs[valid].nominated = true;
-            self.pairs[valid].next_check = Some(Instant::default());
+            self.pairs[valid].next_check = Some(now);
         }
     }
 
-    fn send_check(&mut self, now: Instant, random: &mut Random, index: usize) {
+    fn send_check(&mut self, now: Instant, index: usize) {
         if !self.pairs[index].may_check() {
             self.pairs[index].next_check = None;
             return;
         }
         let mut id = [0; 12];
         id[..4].copy_from_slice(&self.tag);
-        id[4..].copy_from_slice(&random.bytes::<8>());
+        id[4..].copy_from_slice(&self.random.bytes::<8>());
         let transaction = TransactionId(id);
         let pair = &mut self.pairs[index];
         let nominate = self.role == Role::Controlling && pair.nominated;
-        pair.sent(now, transaction, nominate, &self.config);
+        pair.sent(now, transaction, nominate, self.role == Role::Controlling, &self.config);
         let (socket, source, destination) = (pair.socket, pair.local, pair.remote);
         let check = Check {
             transaction,
@@ -560,27 +586,4 @@ impl Agent {
         let source = source.filter(|ip| !ip.is_unspecified());
         self.transmits.push_back(Transmit { socket, source, destination, payload });
     }
-
-    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
-    }
-
-    pub(crate) fn poll_event(&mut self) -> Option<AgentEvent> {
-        self.events.pop_front()
-    }
-
-    pub(crate) fn next_wake(&self) -> NextWake {
-        let mut wake = NextWake::never();
-        for pair in &self.pairs {
-            wake.at(pair.next_check, Timer::Check);
-        }
-        if let Some(consent) = self.consent {
-            wake.at(Some(consent.next.min(consent.expires)), Timer::Consent);
-        }
-        wake
-    }
-}
-
-fn is_error(message: &Message<'_>, code: u16) -> bool {
-    message.error_code().is_some_and(|error| error.code == code)
 }

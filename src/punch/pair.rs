@@ -21,10 +21,13 @@ const MAX_OUTSTANDING: usize = 32;
 
 /// A check that was sent and not answered.
 #[derive(Clone, Copy, Debug)]
-struct Outstanding {
+pub(super) struct Outstanding {
     transaction: TransactionId,
     sent: Instant,
-    nominating: bool,
+    /// It carried the choice of its pair.
+    pub(super) nominating: bool,
+    /// It was sent in the controlling role.
+    pub(super) controlling: bool,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub(super) struct Pair {
     pub(super) rtt: Option<Duration>,
     pub(super) last_sent: Option<Instant>,
     pub(super) next_check: Option<Instant>,
+    local_priority: u32,
+    remote_priority: u32,
     priority: u64,
     /// Checks since the pair was made, or since it was first heard.
     checks: u32,
@@ -72,6 +77,8 @@ impl Pair {
             rtt: None,
             last_sent: None,
             next_check: None,
+            local_priority,
+            remote_priority: remote.priority,
             priority: pair_priority(local_priority, remote.priority, controlling),
             checks: 0,
             budget: u32::from(budget),
@@ -85,6 +92,25 @@ impl Pair {
 
     pub(super) fn priority(&self) -> u64 {
         self.priority
+    }
+
+    /// Lets more checks be sent: a server has seen the peer there.
+    pub(super) fn raise_budget(&mut self, now: Instant, budget: u8) {
+        let was_spent = !self.may_check();
+        self.budget = self.budget.max(u32::from(budget));
+        if was_spent && self.may_check() {
+            self.next_check = Some(now);
+        }
+    }
+
+    /// Our side has taken the other role: the priority follows, the choice is open again, and what worked is checked.
+    pub(super) fn switch_role(&mut self, now: Instant, controlling: bool) {
+        self.priority = pair_priority(self.local_priority, self.remote_priority, controlling);
+        self.nominated = false;
+        self.acknowledged = false;
+        if self.heard {
+            self.next_check = Some(now);
+        }
     }
 
     /// Notes that something authenticated came in; true for the first time.
@@ -109,11 +135,18 @@ impl Pair {
     }
 
     /// Notes a check that leaves now, and when the next is due unless something happens before.
-    pub(super) fn sent(&mut self, now: Instant, transaction: TransactionId, nominating: bool, config: &Checks) {
+    pub(super) fn sent(
+        &mut self,
+        now: Instant,
+        transaction: TransactionId,
+        nominating: bool,
+        controlling: bool,
+        config: &Checks,
+    ) {
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
-        self.outstanding.push_back(Outstanding { transaction, sent: now, nominating });
+        self.outstanding.push_back(Outstanding { transaction, sent: now, nominating, controlling });
         self.last_sent = Some(now);
         self.checks = self.checks.saturating_add(1);
         let interval = if self.heard {
@@ -129,13 +162,13 @@ impl Pair {
         self.heard && !self.valid && self.checks > u32::from(config.proven_burst)
     }
 
-    /// Finds the check that an answer belongs to, older ones too; whether it was a nominating one.
-    pub(super) fn answered(&mut self, now: Instant, transaction: &TransactionId) -> Option<bool> {
+    /// Takes out the check that an answer belongs to, older ones too.
+    pub(super) fn answered(&mut self, now: Instant, transaction: &TransactionId) -> Option<Outstanding> {
         let index = self.outstanding.iter().position(|check| check.transaction == *transaction)?;
         let check = self.outstanding.remove(index)?;
         let rtt = now.saturating_since(check.sent);
         self.rtt = Some(self.rtt.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8)); // RFC 6298's smoothing
-        Some(check.nominating)
+        Some(check)
     }
 
     /// Forgets the checks of the search once the pair is in use.

@@ -1,17 +1,9 @@
-//! What the fuzz targets do with their input, one function each; `tests/fuzz_corpus.rs` replays the corpora through
-//! the same functions.
+//! What the codec must stand: any datagram is parsed, asked for everything, and built again.
 
 use holepunch::wire::{
     demux::{Datagram, is_stun_with_fingerprint},
     stun::{AttributeType, Builder, ClassicRequest, Fingerprint, MAX_MESSAGE, Message},
 };
-
-/// A fuzz target.
-pub(crate) type Target = fn(&[u8]);
-
-/// Every target, by the name of its corpus.
-#[allow(dead_code, reason = "the fuzz targets call theirs by name")]
-pub(crate) const TARGETS: &[(&str, Target)] = &[("stun_message", stun_message)];
 
 /// Parses a datagram, asks for everything, verifies it with a key taken from the input, and builds it again.
 pub(crate) fn stun_message(bytes: &[u8]) {

@@ -1,0 +1,249 @@
+//! Inputs that reach the deep states of the harnesses, made of real exchanges: the fuzzer's starting points.
+
+use super::targets::{
+    peer::{Reached, operation as peer},
+    records::{address, push_record},
+    server::{CLIENTS, SOCKETS, operation as server, server as real_server},
+};
+use holepunch::{
+    config::PeerConfig,
+    machine::{Input, Instant, Output, SocketId, UdpRequest},
+    peer::{ConnectRequest, ListenRequest, Peer},
+};
+use std::{net::SocketAddr, time::Duration};
+
+/// A list of records in the making.
+#[derive(Clone, Default)]
+struct Script(Vec<u8>);
+
+impl Script {
+    fn then(mut self, operation: u8, fields: &[u8]) -> Self {
+        push_record(&mut self.0, operation, fields);
+        self
+    }
+
+    fn wait(self, millis: u16) -> Self {
+        self.then(peer::WAIT, &millis.to_le_bytes())
+    }
+
+    fn deliver_all(self) -> Self {
+        self.then(peer::DELIVER_ALL, &[])
+    }
+
+    /// All sockets of the listener and the connector are bound.
+    fn bound(self) -> Self {
+        self.then(peer::BIND, &[0, 0]).then(peer::BIND, &[0, 0]).then(peer::BIND, &[1, 0]).then(peer::BIND, &[1, 0])
+    }
+
+    /// The listener is registered before the connector asks.
+    fn registered(self) -> Self {
+        self.then(peer::BIND, &[0, 0]).then(peer::BIND, &[0, 0]).deliver_all()
+    }
+
+    /// Both peers are connected.
+    fn connected(self) -> Self {
+        self.registered().then(peer::BIND, &[1, 0]).then(peer::BIND, &[1, 0]).deliver_all().wait(50).deliver_all()
+    }
+}
+
+/// Seeds of `peer_input`, each with what it reaches.
+pub(crate) fn peer_input() -> Vec<(&'static str, Vec<u8>, Reached)> {
+    let nothing = Reached::default();
+    let both = Reached { connected: 2, closed: 2, ..nothing };
+    let seeds = [
+        ("nothing_is_bound", Script::default().wait(5000), nothing),
+        ("connected", Script::default().connected(), both),
+        (
+            "data_both_ways",
+            Script::default().connected().then(peer::DATA, b"\0hello").then(peer::DATA, b"\x01hello").deliver_all(),
+            Reached { data: 2, ..both },
+        ),
+        (
+            "both_end",
+            Script::default()
+                .connected()
+                .then(peer::END, &[0, 0])
+                .deliver_all()
+                .then(peer::END, &[1, 0])
+                .deliver_all()
+                .wait(5000),
+            both,
+        ),
+        ("one_closes", Script::default().connected().then(peer::CLOSE, &[1, 0]).deliver_all().wait(5000), both),
+        ("consent_is_renewed_and_lost", Script::default().connected().wait(10_000).deliver_all().wait(60_000), both),
+        ("the_server_is_silent", Script::default().bound().wait(6000), Reached { failed: 1, ..nothing }),
+        (
+            "no_such_listener",
+            Script::default()
+                .registered()
+                .then(peer::CLOSE_LISTENER, &[0, 0])
+                .deliver_all()
+                .then(peer::BIND, &[1, 0])
+                .then(peer::BIND, &[1, 0])
+                .deliver_all()
+                .wait(5000)
+                .deliver_all()
+                .wait(10_000),
+            Reached { failed: 1, ..nothing },
+        ),
+        ("a_socket_fails", Script::default().then(peer::BIND, &[0, 1]).then(peer::BIND, &[1, 1]).connected(), both),
+        (
+            "interfaces_change",
+            Script::default().connected().then(peer::INTERFACES, &[0, 1]).then(peer::INTERFACES, &[1, 5]).deliver_all(),
+            both,
+        ),
+        (
+            "the_server_restarts",
+            Script::default().registered().then(peer::RESTART, &[]).wait(25_000).deliver_all().connected(),
+            both,
+        ),
+        (
+            "secrets_differ",
+            Script::default()
+                .connected()
+                .then(peer::CONNECT, &[1, 0, 1, 1, 30])
+                .bound()
+                .deliver_all()
+                .wait(100)
+                .deliver_all(),
+            Reached { failed: 2, ..both },
+        ),
+        (
+            "a_server_lies_to_the_listener",
+            Script::default()
+                .registered()
+                .then(peer::FORGE_INTRODUCTION, &[0, 7, 9, 1, 1, 0, 9, 2, 0, 0, 9, 3, 0, 0, 9, 5, 2, 0, 9, 4])
+                .wait(5000)
+                .then(peer::FORGE_CHECK, &[0, 3, 1])
+                .then(peer::FORGE_CHECK, &[0, 3, 2]),
+            Reached { failed: 1, ..nothing },
+        ),
+        (
+            "a_server_lies_to_the_connector",
+            Script::default()
+                .bound()
+                .then(peer::FORGE_ANSWER, &[1, 0, 0, 9, 1, 0, 9, 2, 0, 0, 9, 3, 0, 0, 9, 5, 2, 0, 9, 4])
+                .wait(5000)
+                .then(peer::FORGE_CHECK, &[1, 3, 1])
+                .then(peer::FORGE_CHECK, &[1, 3, 2]),
+            Reached { failed: 1, ..nothing },
+        ),
+    ];
+    seeds.map(|(name, script, reached)| (name, script.0, reached)).into()
+}
+
+/// Seeds of `server_input`, each with the introductions that it leads to.
+pub(crate) fn server_input() -> Vec<(&'static str, Vec<u8>, u64)> {
+    let wait = |seconds: u16| [0, 0, seconds.to_le_bytes()[0], seconds.to_le_bytes()[1]];
+    let register = [0, 0, 1, 0, 0, 0, 0, 9, 1];
+    let connect = [1, 0, 2, 0, 0, 0, 0, 9, 4];
+    let introduced = Script::default()
+        .then(server::REGISTER, &register)
+        .then(server::REGISTER, &register)
+        .then(server::CONNECT, &connect)
+        .then(server::CONNECT, &connect);
+    let seeds = [
+        ("introduced", introduced.clone(), 1),
+        (
+            "trickled",
+            introduced.clone().then(server::TRICKLE, &[0, 0, 0, 0, b'x']).then(server::TRICKLE, &[1, 0, 1, 1]),
+            1,
+        ),
+        (
+            "kept_alive_and_moved",
+            introduced
+                .clone()
+                .then(server::WAIT, &wait(25))
+                .then(server::KEEPALIVE, &[0, 0, 1, 255, 0])
+                .then(server::WAIT, &wait(25))
+                .then(server::KEEPALIVE, &[2, 0, 1, 255, 0])
+                .then(server::KEEPALIVE, &[2, 0, 1, 255, 0])
+                .then(server::CONNECT, &connect),
+            2,
+        ),
+        ("left", introduced.clone().then(server::KEEPALIVE, &[0, 0, 1, 0, 0]).then(server::CONNECT, &connect), 1),
+        (
+            "by_address",
+            Script::default()
+                .then(server::REGISTER, &[0, 0, 3, 1, 0])
+                .then(server::REGISTER, &[0, 0, 3, 1, 0])
+                .then(server::CONNECT, &[4, 2, 2, 130, 0])
+                .then(server::CONNECT, &[4, 2, 2, 130, 0]),
+            1,
+        ),
+        (
+            "bindings",
+            Script::default()
+                .then(server::BINDING, &[0, 0, 0, 0])
+                .then(server::BINDING, &[1, 1, 2, 40])
+                .then(server::BINDING, &[4, 2, 17, 10])
+                .then(server::BINDING, &[4, 3, 24, 30])
+                .then(server::CLASSIC, &[3, 0, 2])
+                .then(server::MUTATED, &[0, 0, 22, 0, 1]),
+            0,
+        ),
+        (
+            "wrong_cookies",
+            (0..8).fold(Script::default(), |script, _| script.then(server::CONNECT, &[1, 0, 2, 0, 32, 0, 0, 9, 4])),
+            0,
+        ),
+        ("stale_cookies", introduced.then(server::WAIT, &wait(121)).then(server::CONNECT, &connect), 1),
+        ("real_peers", recorded(), 1),
+    ];
+    seeds.map(|(name, script, introductions)| (name, script.0, introductions)).into()
+}
+
+/// A recording of a real listener and a real connector, up to the introduction.
+fn recorded() -> Script {
+    let mut server = real_server();
+    let mut script = Script::default();
+    let now = Instant::default();
+    let mut peers = [1, 2].map(|seed| Peer::new(PeerConfig::default(), [seed; 32]));
+    let bind: Vec<SocketAddr> = vec![address("0.0.0.0:0")];
+    let servers = vec![address(SOCKETS[0]).into()];
+    let [listener, _] = &mut peers;
+    let name = Some("bob".parse().expect("it is a name"));
+    listener
+        .listen(now, ListenRequest { name, servers: servers.clone(), bind: bind.clone(), secret: None })
+        .expect("the request is right");
+    let request = ConnectRequest {
+        target: "bob".parse().expect("it is a name"),
+        servers,
+        bind,
+        secret: None,
+        wait: Duration::ZERO,
+        timeout: Duration::from_secs(30),
+    };
+    for (client, peer) in peers.iter_mut().enumerate() {
+        if client == 1 {
+            peer.connect(now, request.clone()).expect("the request is right");
+        }
+        loop {
+            match peer.poll_output() {
+                Output::Udp(UdpRequest::Bind { socket, .. }) => {
+                    let local = address("0.0.0.0:40000");
+                    peer.handle_input(now, Input::UdpBound { socket, local });
+                }
+                Output::Transmit(transmit) if transmit.destination == address(SOCKETS[0]) => {
+                    let header = [client as u8, 0];
+                    script = script.then(server::RAW, &[&header[..], &transmit.payload].concat());
+                    let remote = address(CLIENTS[client]);
+                    let (socket, local) = (SocketId(0), address(SOCKETS[0]));
+                    server.handle_input(now, Input::Datagram { socket, local, remote, payload: &transmit.payload });
+                    while let Output::Transmit(answer) = server.poll_output() {
+                        if answer.destination == remote {
+                            let local = address("10.0.0.2:40000");
+                            let payload = &answer.payload;
+                            let (socket, remote) = (transmit.socket, transmit.destination);
+                            peer.handle_input(now, Input::Datagram { socket, local, remote, payload });
+                        }
+                    }
+                }
+                Output::Timeout(Some(time), _) if time <= now => drop(peer.handle_input(now, Input::Timeout)),
+                Output::Timeout(..) => break,
+                _ => {}
+            }
+        }
+    }
+    script
+}
