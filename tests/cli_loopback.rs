@@ -22,7 +22,7 @@ enum Json {
     Null,
     Number(f64),
     String(String),
-    Array(Vec<Json>),
+    Array(Vec<Self>),
 }
 
 /// A reader of one flat object; it panics at anything that is not JSON.

@@ -238,7 +238,7 @@ impl World {
     }
 
     fn connect(&mut self, client: SocketAddr, mut fields: Fields<'_>) -> Vec<u8> {
-        let (id, target, flags) = ([0x80 | fields.u8() % 8; 16], fields.u8(), fields.u8());
+        let (id, target, flags) = ([0x80 | (fields.u8() % 8); 16], fields.u8(), fields.u8());
         let mut builder = self.builder(Method::CONNECT, Class::Request);
         if flags & flag::NO_VERSION == 0 {
             builder = builder.version();

@@ -96,11 +96,10 @@ impl ServerName {
 
     /// The address, where the host is a literal. The unspecified address means this host.
     fn literal(&self) -> Option<SocketAddr> {
-        let ip = match canonical_ip(self.host.parse().ok()?) {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
+        let mut ip = canonical_ip(self.host.parse().ok()?);
+        if ip.is_unspecified() {
+            ip = if ip.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        }
         Some(SocketAddr::new(ip, self.port))
     }
 

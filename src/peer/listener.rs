@@ -10,6 +10,7 @@ use crate::{
     rendezvous::{
         client::{From, Introduced, Listing, Registration, RegistrationResult},
         keys::{KeyPair, Secret},
+        most_telling,
     },
     wire::stun::{Message, SessionId, Transports, WireCandidate},
 };
@@ -148,12 +149,7 @@ impl Listener {
         if !self.registrations.is_empty() || self.phase != Phase::Listening {
             return;
         }
-        let rank = |error: &Error| match error.kind() {
-            ErrorKind::ServerUnreachable => 0,
-            ErrorKind::ServerSilent => 1,
-            _ => 2,
-        };
-        let error = self.failures.iter().max_by_key(|error| rank(error)).cloned();
+        let error = most_telling(self.failures.iter());
         let error =
             error.unwrap_or_else(|| Error::new(ErrorKind::ServerUnreachable, "there is no server to register with"));
         cx.event(PeerEvent::ListenFailed { listener: self.id, error });

@@ -1,6 +1,6 @@
 //! The error codes of our own methods, and what a client makes of them.
 
-use crate::ErrorKind;
+use crate::{Error, ErrorKind};
 
 /// The cookie is missing, or the registration is not known; the answer carries a cookie.
 pub(crate) const UNAUTHENTICATED: u16 = 401;
@@ -33,4 +33,11 @@ pub(crate) const fn kind(code: u16) -> ErrorKind {
         VERSION_MISMATCH => ErrorKind::VersionMismatch,
         _ => ErrorKind::ServerRefused,
     }
+}
+
+/// Of what several servers said, the most telling: a refusal, then that nobody is there, then silence.
+pub(crate) fn most_telling<'a>(errors: impl Iterator<Item = &'a Error>) -> Option<Error> {
+    const LEAST: [ErrorKind; 3] = [ErrorKind::ServerUnreachable, ErrorKind::ServerSilent, ErrorKind::NotFound];
+    let rank = |error: &&Error| LEAST.iter().position(|kind| *kind == error.kind()).unwrap_or(LEAST.len());
+    errors.max_by_key(rank).cloned()
 }

@@ -7,6 +7,8 @@ mod codes;
 pub mod keys;
 pub mod server;
 
+pub(crate) use codes::most_telling;
+
 use alloc::string::String;
 use core::net::SocketAddr;
 

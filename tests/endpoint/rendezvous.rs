@@ -18,17 +18,17 @@ use holepunch::{
 };
 
 /// Long enough for anything that works, on a busy machine.
-pub const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// The sans-IO server over one socket, until dropped.
-pub struct Rendezvous {
+pub(crate) struct Rendezvous {
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Rendezvous {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -38,7 +38,7 @@ impl Rendezvous {
         Self { address, stop, thread: Some(thread) }
     }
 
-    pub fn endpoint(&self) -> EndpointBuilder {
+    pub(crate) fn endpoint(&self) -> EndpointBuilder {
         Endpoint::builder().server(self.address.to_string()).bind("127.0.0.1:0".parse().unwrap())
     }
 }
@@ -78,7 +78,7 @@ fn serve(socket: &UdpSocket, stopped: &AtomicBool) {
 }
 
 /// Receives one datagram.
-pub fn receive(connection: &Connection) -> holepunch::Result<Vec<u8>> {
+pub(crate) fn receive(connection: &Connection) -> holepunch::Result<Vec<u8>> {
     let mut buffer = [0; 1200];
     let length = connection.recv(&mut buffer, Wait::at_most(LONG))?;
     Ok(buffer[..length].to_vec())

@@ -234,11 +234,11 @@ impl Lookup {
         };
         let Some(server) = self.servers.get_mut(server) else { return };
         let label = &server.address.label;
-        let message = match kind {
-            ErrorKind::NotFound => format!("no {asked} is registered at {label}"),
-            ErrorKind::Ambiguous => format!("more than one {asked} is registered at {label}"),
-            ErrorKind::TransportMismatch => format!("the {asked} does not offer this transport"),
-            ErrorKind::VersionMismatch => format!("{label} speaks another version of the protocol"),
+        let message = match code {
+            codes::NOT_FOUND => format!("no {asked} is registered at {label}"),
+            codes::AMBIGUOUS => format!("more than one {asked} is registered at {label}"),
+            codes::TRANSPORT_MISMATCH => format!("the {asked} does not offer this transport"),
+            codes::VERSION_MISMATCH => format!("{label} speaks another version of the protocol"),
             _ => format!("{label} refused to introduce us to the {asked} (error {code})"),
         };
         server.verdict = Some(Error::new(kind, message));
@@ -285,15 +285,8 @@ impl Lookup {
         if is_over && self.introduced_by.is_none() { Err(self.verdict()) } else { Ok(()) }
     }
 
-    /// The most telling of what the servers said: a refusal, then not found, then silence.
     fn verdict(&self) -> Error {
-        let rank = |error: &Error| match error.kind() {
-            ErrorKind::ServerSilent | ErrorKind::ServerUnreachable => 0,
-            ErrorKind::NotFound => 1,
-            _ => 2,
-        };
-        let verdicts = self.servers.iter().filter_map(|server| server.verdict.as_ref());
-        verdicts.max_by_key(|error| rank(error)).cloned().unwrap_or_else(|| {
+        codes::most_telling(self.servers.iter().filter_map(|server| server.verdict.as_ref())).unwrap_or_else(|| {
             Error::new(ErrorKind::ServerUnreachable, "no server has an address of a family that is in use here")
         })
     }

@@ -171,7 +171,12 @@ fn find_python() -> Result<PathBuf, String> {
 fn cargo(arguments: &[&str]) -> Result<(), String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    command.current_dir(root()).args(["build", "--quiet"]).args(arguments).arg("--target-dir").arg(target());
+    command
+        .current_dir(root())
+        .args(["build", "--quiet", "--profile", "test"])
+        .args(arguments)
+        .arg("--target-dir")
+        .arg(target());
     run(&mut command)
 }
 

@@ -21,10 +21,13 @@ fn socket(host: &Host, port: u16) -> UdpSocket {
 fn receive(socket: &UdpSocket, patience: Duration) -> Option<(Vec<u8>, SocketAddr)> {
     socket.set_read_timeout(Some(patience)).unwrap();
     let mut buffer = [0; 64];
-    match socket.recv_from(&mut buffer) {
-        Ok((length, from)) => Some((buffer[..length].to_vec(), from)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => None,
-        Err(error) => panic!("{error}"),
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Ok((length, from)) => return Some((buffer[..length].to_vec(), from)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

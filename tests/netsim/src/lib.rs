@@ -51,6 +51,8 @@
 //! [`oracle`] says which pairs of NATs can be traversed and how, from the definitions of RFC 4787 alone; [`probe`] is the least
 //! that could be called hole punching, the floor that real code is compared with.
 
+#![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+
 mod firewall;
 mod forwarding;
 mod link;
