@@ -1,5 +1,8 @@
 //! What the fuzz targets do with their input, a file each; `tests/fuzz_corpus.rs` replays the corpora through the same
 //! functions.
+//!
+//! One is run by `cargo fuzz run NAME`, which needs a nightly compiler (or `RUSTC_BOOTSTRAP=1`). `fuzz/seeds.rs` makes
+//! the starting points; `HOLEPUNCH_WRITE_SEEDS=1 cargo test --test fuzz_corpus` writes them into the corpora.
 
 // Every fuzz target and the replaying test take this module in whole, and use their part of it.
 #![allow(dead_code, reason = "each user of this module uses its part of it")]

@@ -11,9 +11,11 @@
 //! - it sends only from sockets that are open, and the events of each session come in order and end;
 //! - when all is closed it comes to rest, with nothing to wait for and no socket left.
 
+mod forge;
+
 use super::{
     records::{Fields, address, canonical, records},
-    server::{self, CLIENTS, SOCKETS, candidates, mutated},
+    server::{self, CLIENTS, SOCKETS, mutated},
 };
 use holepunch::{
     Error, ErrorKind,
@@ -21,10 +23,7 @@ use holepunch::{
     machine::{Disposition, Input, Instant, Output, SocketId, UdpRequest},
     peer::{ConnectRequest, ListenRequest, ListenerId, Path, Peer, PeerEvent, ServerAddress},
     rendezvous::{keys::Secret, server::Server},
-    wire::stun::{
-        AttributeType, Builder, CandidateKind, Class, Integrity, Message, Method, RegistrationId, SessionId,
-        TransactionId, Transports,
-    },
+    wire::stun::{CandidateKind, Class, Integrity, Message, Method, RegistrationId, SessionId, TransactionId},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -105,7 +104,6 @@ const INTERFACES: [&[&str; 4]; 2] = [
 const NAMES: [Option<&str>; 3] = [Some("bob"), None, Some("a")];
 const TARGETS: [&str; 4] = ["bob", "198.51.100.1", "a", "2001:db8:1::2"];
 const SECRETS: [Option<&[u8]>; 3] = [None, Some(b"sixteen bytes or more"), Some(b"and another secret")];
-const ERRORS: [u16; 11] = [401, 403, 404, 409, 410, 415, 420, 426, 438, 508, 300];
 
 /// Runs the records against two peers.
 pub(crate) fn peer_input(input: &[u8]) {
@@ -284,11 +282,14 @@ impl World {
                 let index = usize::from(fields.u8());
                 let now = self.now;
                 let Node { peer, lives, .. } = &mut self.nodes[node];
-                let Some(session) = lives.keys().nth(index % lives.len().max(1)) else { return };
+                let index = index % lives.len().max(1);
+                let Some((session, life)) = lives.iter_mut().nth(index) else { return };
                 if operation == operation::END {
-                    peer.end(now, *session)
+                    peer.end(now, *session);
                 } else {
-                    peer.close(now, *session)
+                    peer.close(now, *session);
+                    // One that is not connected is gone without an event.
+                    life.over |= !life.connected;
                 }
                 self.settle(node);
             }
@@ -473,83 +474,6 @@ impl World {
         let session = peer.connect(self.now, request).expect("the request is right");
         lives.insert(session, Life::default());
         self.settle(node);
-    }
-
-    fn forge_answer(&mut self, node: usize, mut fields: Fields<'_>) {
-        let Node { requests, registration, .. } = &self.nodes[node];
-        let Some(request) = requests.get(usize::from(fields.u8()) % requests.len().max(1)).copied() else { return };
-        let (how, key) = (fields.u8(), [fields.u8(); 32]);
-        let signature = registration.map_or([0; 32], |(_, key)| key);
-        let class = if how < 128 { Class::Success } else { Class::Error };
-        let builder = Builder::new(class, request.method, request.transaction);
-        let builder = builder.xor_address(AttributeType::XOR_MAPPED_ADDRESS, address(CLIENTS[usize::from(how) % 4]));
-        let payload = match class {
-            Class::Error => {
-                let builder = builder.error_code(ERRORS[usize::from(how) % ERRORS.len()], "");
-                if key[0] & 1 == 0 { builder } else { builder.attribute(AttributeType::NONCE, &key[..20]) }
-            }
-            _ if request.method == Method::REGISTER => builder.keepalive(u32::from(how)).integrity_sha256(&signature),
-            _ => builder
-                .public_key(&key)
-                .transports(Transports { udp: true, tcp: false })
-                .attribute(AttributeType::ROUTE, &key)
-                .candidates(&candidates(fields)),
-        };
-        let payload = payload.fingerprint().finish();
-        self.arrive(node, request.server, Some(request.local), &payload);
-    }
-
-    fn forge_introduction(&mut self, node: usize, mut fields: Fields<'_>) {
-        let (session, key, number) = ([fields.u8(); 16], [fields.u8(); 32], fields.u8());
-        let (Some((id, signature)), Some(request)) = (self.nodes[node].registration, self.nodes[node].requests.back())
-        else {
-            return;
-        };
-        let (source, destination) = (request.server, request.local);
-        let payload = Builder::new(Class::Indication, Method::INTRODUCE, TransactionId([3; 12]))
-            .registration_id(id)
-            .session_id(SessionId(session))
-            .sequence(u64::from(number))
-            .public_key(&key)
-            .transports(Transports { udp: true, tcp: false })
-            .attribute(AttributeType::ROUTE, &key)
-            .candidates(&candidates(fields))
-            .integrity_sha256(&signature)
-            .fingerprint()
-            .finish();
-        self.arrive(node, source, Some(destination), &payload);
-    }
-
-    fn forge_check(&mut self, node: usize, mut fields: Fields<'_>) {
-        let (source, kind) = (address(fields.pick(&CLIENTS)), fields.u8());
-        let request = |username: &str| {
-            Builder::new(Class::Request, Method::BINDING, TransactionId([kind; 12]))
-                .string(AttributeType::USERNAME, username)
-                .u32(AttributeType::PRIORITY, u32::from(kind))
-                .u64(AttributeType::ICE_CONTROLLING, u64::from(kind))
-                .flag(AttributeType::USE_CANDIDATE)
-        };
-        // A stranger who saw the other peer's check, or one of this peer and turns its username round.
-        let theirs = self.nodes[1 - node].last_check.as_ref().map(|(.., username)| username.clone());
-        let ours = self.nodes[node].last_check.clone();
-        let (builder, source, destination) = match (kind % 4, theirs, ours) {
-            (0, Some(username), _) => (request(&username), source, None),
-            (1, _, Some((.., username))) => {
-                let (remote, local) = username.split_once(':').unwrap_or_default();
-                (request(&format!("{local}:{remote}")), source, None)
-            }
-            (2, _, Some((from, to, id, _))) => {
-                let error = Builder::new(Class::Error, Method::BINDING, id);
-                (error.error_code(if kind < 128 { 401 } else { 487 }, ""), to, Some(from))
-            }
-            (3, _, Some((from, to, id, _))) => {
-                let success = Builder::new(Class::Success, Method::BINDING, id);
-                (success.xor_address(AttributeType::XOR_MAPPED_ADDRESS, from), to, Some(from))
-            }
-            _ => return,
-        };
-        let builder = if kind & 16 == 0 { builder.integrity(b"not the password") } else { builder };
-        self.arrive(node, source, destination, &builder.fingerprint().finish());
     }
 
     /// The address that a datagram leaves from.
