@@ -62,7 +62,10 @@ impl Connection {
             let text = format!("{} bytes are too many for one datagram", bytes.len());
             return Err(Error::new(ErrorKind::MessageTooLarge, text));
         }
-        self.link.send(bytes)
+        if self.link.send(bytes)? {
+            self.engine.with(|core| core.leave_alone(self.link.session))?;
+        }
+        Ok(())
     }
 
     /// Receives one datagram into `buffer`, and returns its length, which may be 0.

@@ -10,7 +10,6 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    thread::ThreadId,
     time::Duration,
 };
 
@@ -75,8 +74,6 @@ pub(crate) struct Core {
     pub(super) closed: bool,
     /// Somebody waits for readiness and drives: the thread, or a call.
     pub(super) driven: bool,
-    /// In which thread.
-    pub(super) driver: Option<ThreadId>,
     /// Until when the driver sleeps; in the past while it is awake.
     pub(super) sleeping_until: Option<Instant>,
     /// The thread is to end, at the latest then.
@@ -164,7 +161,6 @@ impl Core {
             changed: false,
             closed: false,
             driven: false,
-            driver: None,
             sleeping_until: Some(Instant::default()),
             stop: None,
         }

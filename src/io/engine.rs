@@ -70,8 +70,6 @@ impl Deref for Engine {
 /// The thread: drives until it is told to stop and nothing is left to say.
 fn run(shared: &Shared) {
     let driven = catch_unwind(AssertUnwindSafe(|| {
-        // Where it fails the loop ends at once.
-        let _ = shared.with(|core| core.driver = Some(thread::current().id()));
         while shared.with(|core| !core.has_stopped()).unwrap_or(false) {
             if shared.drive(&[], None).is_err() {
                 break;

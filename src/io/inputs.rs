@@ -4,8 +4,11 @@
 //! left alone for [`PAUSE`], so that data, however fast, causes ten wake-ups a second at most and an idle connection
 //! none. When the pause is over the socket is watched again, which tells at once if anything is unread; if all of that
 //! was seen before, it stays watched without a further wake-up until something new comes.
+//!
+//! Being watched costs a connection that sends: the system tells the watcher of every datagram that has left (100 ns of
+//! 2.4 µs, seen on loopback). So one that is busy sending is not watched but looked at once in a pause.
 
-use std::{mem, os::fd::AsRawFd as _, time::Duration};
+use std::{io, mem, os::fd::AsRawFd as _, time::Duration};
 
 use mio::{Interest, Token, unix::SourceFd};
 
@@ -82,36 +85,62 @@ impl Core {
         let link = watched.link.clone();
         let mut messages = Vec::new();
         let found = watched.look.look(&link, &mut self.buffer, |from, bytes| messages.push((from, bytes.to_vec())));
-        let pause = match found {
-            Found::Nothing => None,
-            Found::New if link.is_closed() || now.saturating_since(watched.since) < YOUNG => None,
-            Found::New | Found::Reader => Some(PAUSE),
+        let rests = match found {
+            Found::Nothing => false,
+            Found::New if link.is_closed() => false,
+            Found::New => now.saturating_since(watched.since) >= YOUNG,
+            Found::Reader => true,
         };
-        if let Some(pause) = pause
-            && self.registry.deregister(&mut SourceFd(&link.as_raw_fd())).is_ok()
-        {
-            watched.look.due = Some(now + pause);
-            self.looks.insert((now + pause, session));
+        if rests {
+            self.leave_alone(session);
         }
         for (from, message) in messages {
             self.handle_peeked(&link, from, &message);
         }
     }
 
-    /// Watches the connections again whose pause is over.
+    /// Does not watch a connection until a pause has passed.
+    pub(crate) fn leave_alone(&mut self, session: SessionId) {
+        let due = self.clock.now() + PAUSE;
+        let Some(watched) = self.links.get_mut(&session) else { return };
+        if watched.look.due.is_none() && self.registry.deregister(&mut SourceFd(&watched.link.as_raw_fd())).is_ok() {
+            watched.link.set_watched(false);
+            watched.look.sends = watched.link.is_sending(0).1;
+            watched.look.due = Some(due);
+            self.looks.insert((due, session));
+        }
+    }
+
+    /// Watches the connections again whose pause is over; those that are busy sending are looked at instead.
     pub(super) fn watch_again(&mut self, now: Instant) {
         while let Some(&(due, session)) = self.looks.first()
             && due <= now
         {
             self.looks.pop_first();
             let Some(watched) = self.links.get_mut(&session) else { continue };
-            watched.look.due = None;
-            let fd = watched.link.as_raw_fd();
-            if let Err(error) = self.registry.register(&mut SourceFd(&fd), watched.token, Interest::READABLE) {
+            let (is_sending, sends) = watched.link.is_sending(watched.look.sends);
+            watched.look.sends = sends;
+            let again = if is_sending { Ok(false) } else { self.watch(session).map(|()| true) };
+            if let Ok(true) = again {
+                continue;
+            }
+            if let Some(watched) = self.links.get_mut(&session) {
                 watched.look.due = Some(now + PAUSE);
                 self.looks.insert((now + PAUSE, session));
-                self.log(Level::Warn, || format!("cannot watch a connection: {error}"));
+            }
+            match again {
+                Ok(_) => self.look_at(session),
+                Err(error) => self.log(Level::Warn, || format!("cannot watch a connection: {error}")),
             }
         }
+    }
+
+    /// Watches a connection from now on.
+    pub(super) fn watch(&mut self, session: SessionId) -> io::Result<()> {
+        let Some(watched) = self.links.get_mut(&session) else { return Ok(()) };
+        self.registry.register(&mut SourceFd(&watched.link.as_raw_fd()), watched.token, Interest::READABLE)?;
+        watched.look.due = None;
+        watched.link.set_watched(true);
+        Ok(())
     }
 }

@@ -26,7 +26,7 @@ use std::{
     },
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -45,6 +45,9 @@ use crate::{
 
 /// Datagrams kept beside the socket at most; the newest are dropped.
 const MAX_QUEUED: usize = 64;
+
+/// A connection is busy sending when so many datagrams left within one pause of the endpoint's.
+const BUSY: u32 = 128;
 
 /// Why a connection no longer does something; bits of [`Link::flags`].
 mod flag {
@@ -77,6 +80,10 @@ pub(crate) struct Link {
     flags: AtomicU8,
     /// The calls in receive now, in the low 16 bits, and how many there have been, above.
     readers: AtomicU64,
+    /// How many datagrams the program has sent; sends at the same time may count once.
+    sends: AtomicU32,
+    /// Whether the endpoint waits for the socket to become readable.
+    watched: AtomicBool,
     /// Whether further data is kept out, because the program does not read.
     filtered: AtomicBool,
     /// The length of `queue`, to be read without its lock.
@@ -125,6 +132,8 @@ impl Link {
             local: address,
             flags: AtomicU8::new(0),
             readers: AtomicU64::new(0),
+            sends: AtomicU32::new(0),
+            watched: AtomicBool::new(false),
             filtered: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             queue: Mutex::default(),
@@ -136,13 +145,15 @@ impl Link {
         self.local
     }
 
-    /// Sends one datagram of the program.
-    pub(crate) fn send(&self, bytes: &[u8]) -> Result<()> {
+    /// Sends one datagram of the program. Says whether the endpoint should leave the socket alone for a while.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<bool> {
+        let sends = self.sends.load(Ordering::Relaxed).wrapping_add(1);
+        self.sends.store(sends, Ordering::Relaxed);
         // What was said about an earlier datagram takes the place of this one's sending: the second try sends it.
         for _ in 0..2 {
             self.check_sending()?;
             match self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 Err(error) if is_loss(&error) || interrupted(&error) => {}
                 Err(error) => {
                     self.check_sending()?;
@@ -150,7 +161,7 @@ impl Link {
                 }
             }
         }
-        Ok(())
+        Ok(sends.is_multiple_of(BUSY) && self.watched.load(Ordering::Relaxed))
     }
 
     fn check_sending(&self) -> Result<()> {
@@ -215,6 +226,16 @@ impl Link {
     pub(super) fn reading(&self) -> Reading<'_> {
         self.readers.fetch_add(1 << 16 | 1, Ordering::Relaxed);
         Reading(self)
+    }
+
+    pub(super) fn set_watched(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// Whether the program has sent much since there were `before` sends, and how many there are now.
+    pub(super) fn is_sending(&self, before: u32) -> (bool, u32) {
+        let sends = self.sends.load(Ordering::Relaxed);
+        (sends.wrapping_sub(before) >= BUSY, sends)
     }
 
     /// How many calls have received so far, and whether one is at it now.

@@ -1,8 +1,8 @@
 //! The only sockets, threads, clock and OS randomness of the library.
 //!
-//! [`core`] holds the sans-IO peer and does what it wants ([`outputs`]), and gives it what the sockets bring
+//! [`mod@core`] holds the sans-IO peer and does what it wants ([`outputs`]), and gives it what the sockets bring
 //! ([`inputs`]). [`shared`] guards it with one lock, wakes blocked calls and whoever drives; [`engine`] is the thread and
-//! the end of all. A connection's own socket ([`link`]) is used by the program's calls directly ([`receive`]), and
+//! the end of all. A connection's own socket ([`link`]) is used by the program's calls directly ([`mod@receive`]), and
 //! only [`peek`]ed at for the peer's checks while nobody reads. `unsafe` is allowed here, for what neither std nor
 //! socket2 can do.
 
@@ -15,6 +15,7 @@ mod core;
 mod engine;
 mod fault;
 mod filter;
+mod fork;
 mod inputs;
 mod interfaces;
 mod link;

@@ -226,11 +226,14 @@ impl Core {
             link.push(datagram);
         }
         let token = self.token();
-        self.registry.register(&mut SourceFd(&link.as_raw_fd()), token, Interest::READABLE).map_err(failed)?;
-        self.sources.insert(token, Source::Link(session));
-        self.routes.insert((path.socket, path.remote), session);
         let since = self.clock.now();
         self.links.insert(session, Watched { link: link.clone(), look: Look::new(), token, since });
+        if let Err(error) = self.watch(session) {
+            self.links.remove(&session);
+            return Err(failed(error));
+        }
+        self.sources.insert(token, Source::Link(session));
+        self.routes.insert((path.socket, path.remote), session);
         Ok(link)
     }
 

@@ -6,9 +6,10 @@
 //! that a later read meets them again is harmless. A read during the peeking may move the place wrongly, so after such a
 //! one peeking starts again at the head of the queue.
 //!
-//! Data that nobody reads must not keep the peer's checks out. When the queue is more than half full a filter in the
-//! system keeps further data out ([`super::filter`]), and the oldest is dropped until half of the queue is free for
-//! messages; the filter goes when the program has read most of it. Datagrams may be lost; the connection may not.
+//! Data that nobody reads must not keep the peer's checks out. The queue is twice as large as the system's default
+//! ([`prepare`]). When more than half of it is used, where other programs' sockets would be full, a filter in the system keeps
+//! further data out ([`super::filter`]), and the oldest is dropped until a quarter of the queue is free for messages; the
+//! filter goes when the program has read most of it. Datagrams may be lost; the connection may not.
 //!
 //! A program that reads is left alone as long as it would come to everything that waits within about a second.
 //!
@@ -37,6 +38,8 @@ const PATIENCE: u64 = 10;
 pub(super) struct Look {
     /// The number of reads when last looked.
     reads: u64,
+    /// The number of sends when it was last left alone.
+    pub(super) sends: u32,
     /// When to look again; the socket is not watched until then.
     pub(super) due: Option<Instant>,
 }
@@ -54,7 +57,7 @@ pub(super) enum Found {
 
 impl Look {
     pub(super) fn new() -> Self {
-        Self { reads: 0, due: None }
+        Self { reads: 0, sends: 0, due: None }
     }
 
     /// Looks at what is new, unless the program is reading, and passes the messages among it to `message`.
@@ -126,21 +129,29 @@ fn peek(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u8
     }
 }
 
-/// Has peeks go through the queue instead of seeing its head only.
-#[cfg(target_os = "linux")]
+/// Doubles the queue, as far as the system allows, and has peeks go through it instead of seeing its head only.
 pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
+    if cfg!(target_os = "linux") {
+        // Linux tells twice what was asked for, and takes half of what it tells.
+        socket.set_recv_buffer_size(socket.recv_buffer_size()?)?;
+    }
+    start(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn start(socket: &Socket) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn prepare(_socket: &Socket) -> io::Result<()> {
+fn start(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
 /// Has the next peek see the head of the queue.
 fn restart(socket: &Socket) {
     // It worked when the socket was opened.
-    let _ = prepare(socket);
+    let _ = start(socket);
 }
 
 /// Takes everything out of a connection that the program has closed.
@@ -157,13 +168,13 @@ fn empty(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u
     found
 }
 
-/// Keeps further data out, and drops the oldest datagrams while the queue is more than half full.
+/// Keeps further data out, and drops the oldest datagrams while more than three quarters of the queue are full.
 fn keep_data_out(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u8])) {
     if filter::attach(link.socket()).is_err() {
         return;
     }
     link.set_filtered(true);
-    while Fill::of(link.socket()).is_over_half() {
+    while Fill::of(link.socket()).is_nearly_full() {
         // The system counts the memory as free only when the reader's own part of the queue is used up.
         for _ in 0..16 {
             match link.take(buffer, libc::MSG_DONTWAIT) {
@@ -192,6 +203,10 @@ struct Fill {
 impl Fill {
     const fn is_over_half(self) -> bool {
         self.used > self.room / 2
+    }
+
+    const fn is_nearly_full(self) -> bool {
+        self.used > self.room / 4 * 3
     }
 
     const fn is_under_third(self) -> bool {

@@ -13,9 +13,8 @@ use std::{
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
-    process,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
-    thread,
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -25,6 +24,7 @@ use super::{
     cancel::Sleeper,
     core::{Core, Notice, Wanted},
     fault::{interrupted, os_error},
+    fork::Birthplace,
     link::Link,
     ready,
     wait::{Deadline, Wait},
@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     callbacks: Callbacks,
     told: Mutex<Told>,
     /// The process that made the endpoint.
-    process: u32,
+    birthplace: Birthplace,
     pub(super) threaded: bool,
     weak: Weak<Self>,
 }
@@ -81,7 +81,8 @@ struct Reactor {
 #[derive(Default)]
 struct Told {
     queue: VecDeque<Notice>,
-    busy: bool,
+    /// The thread that is in a callback.
+    busy: Option<ThreadId>,
 }
 
 impl Shared {
@@ -102,7 +103,7 @@ impl Shared {
             waker,
             callbacks,
             told: Mutex::default(),
-            process: process::id(),
+            birthplace: Birthplace::here(),
             threaded,
             weak: weak.clone(),
         }))
@@ -110,7 +111,7 @@ impl Shared {
 
     /// Whether this is a forked child of the process that made the endpoint.
     pub(crate) fn is_forked(&self) -> bool {
-        self.process != process::id()
+        self.birthplace.is_elsewhere()
     }
 
     /// Fails in a forked child: it shares the sockets with its parent, and has no thread that drives.
@@ -165,11 +166,11 @@ impl Shared {
         loop {
             let notice = {
                 let mut told = self.told();
-                if told.busy {
+                if told.busy.is_some() {
                     return;
                 }
                 let Some(notice) = told.queue.pop_front() else { return };
-                told.busy = true;
+                told.busy = Some(thread::current().id());
                 notice
             };
             // Its panic is the program's own, and was reported by the panic hook.
@@ -177,20 +178,23 @@ impl Shared {
                 Notice::Event(event) => self.callbacks.event.iter().for_each(|callback| callback(event)),
                 Notice::Log(level, line) => self.callbacks.log.iter().for_each(|callback| callback(*level, line)),
             }));
-            self.told().busy = false;
+            self.told().busy = None;
         }
     }
 
     /// Blocks until `look` finds what it wants, an error, or the end of the wait.
     pub(crate) fn wait<T>(&self, wait: &Wait, mut look: impl FnMut(&mut Core) -> Option<Result<T>>) -> Result<T> {
+        if self.told().busy == Some(thread::current().id()) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a blocking call inside a callback could wait for itself",
+            )
+            .with_hint("hand the event to another thread"));
+        }
         let deadline = wait.deadline();
         let sleeper: Weak<dyn Sleeper> = self.weak.clone();
         let _watch = wait.cancel().map(|cancel| cancel.watch(sleeper));
         let mut core = self.lock()?;
-        if core.driven && core.driver == Some(thread::current().id()) {
-            return Err(Error::new(ErrorKind::InvalidArgument, "a blocking call inside a callback would never end")
-                .with_hint("hand the event to another thread"));
-        }
         loop {
             if let Some(cancel) = wait.cancel() {
                 cancel.check()?;
@@ -262,7 +266,6 @@ impl Shared {
 
     fn become_driver(&self, core: &mut Core) -> Driving<'_> {
         core.driven = true;
-        core.driver = Some(thread::current().id());
         Driving(self)
     }
 

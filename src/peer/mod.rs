@@ -349,9 +349,10 @@ impl Peer {
         if is_message {
             return Disposition::Consumed;
         }
-        match self.by_remote.get(&(at.socket, at.remote)) {
-            Some(session) => Disposition::Data(*session),
-            None => Disposition::Consumed,
+        let session = self.by_remote.get(&(at.socket, at.remote)).and_then(|id| self.sessions.get(id));
+        match session {
+            Some(session) if session.takes_data() => Disposition::Data(session.id),
+            Some(_) | None => Disposition::Consumed,
         }
     }
 

@@ -135,6 +135,11 @@ impl Session {
         self.introduction.as_ref().map(|introduction| introduction.agent.local_ufrag())
     }
 
+    /// Whether data of the peer is of any use (still).
+    pub(super) const fn takes_data(&self) -> bool {
+        matches!(self.phase, Phase::Punching | Phase::Connected)
+    }
+
     /// Whether it is looking for a path since then at least, and has heard nothing of its peer.
     pub(super) fn is_stalled_since(&self, time: Instant) -> bool {
         let introduction = self.introduction.as_ref();
@@ -267,6 +272,10 @@ impl Session {
 
     /// Takes in a check whose username begins with our fragment; whether it was one of this session.
     pub(super) fn handle_check(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
+        if matches!(self.phase, Phase::Lingering(_)) {
+            // The peer has not heard of the end yet; a check of its is no data all the same.
+            return true;
+        }
         if !matches!(self.phase, Phase::Punching | Phase::Connected) {
             return false;
         }

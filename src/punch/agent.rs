@@ -32,7 +32,7 @@ use super::{
     checks::{self, Check},
     consent::{ConsentClock, Due},
     events::{AgentEvent, Received, SelectedPair},
-    pair::Pair,
+    pair::{Pair, STALLED},
     role::Conflict,
 };
 use crate::{
@@ -284,6 +284,10 @@ impl Agent {
         let mut wake = NextWake::never();
         for pair in &self.pairs {
             wake.at(pair.next_check, Timer::Check);
+        }
+        if !self.selected && self.role == Role::Controlling {
+            let nominated = self.pairs.iter().find(|pair| pair.nominated && !pair.valid && !pair.may_check());
+            wake.at(nominated.and_then(|pair| pair.last_sent).map(|sent| sent + STALLED), Timer::Check);
         }
         if let Some(consent) = &self.consent {
             wake.merge(consent.next_wake());
@@ -545,7 +549,7 @@ impl Agent {
         if self.role != Role::Controlling || self.selected {
             return;
         }
-        let stalled = self.pairs.iter().position(|pair| pair.nominated && pair.is_stalled(&self.config));
+        let stalled = self.pairs.iter().position(|pair| pair.nominated && pair.is_stalled(now));
         let valid = self.pairs.iter().position(|pair| pair.valid && !pair.nominated);
         if let (Some(stalled), Some(valid)) = (stalled, valid) {
             self.pairs[stalled].nominated = false;

@@ -19,6 +19,10 @@ use crate::{
 /// Checks of one pair whose answers are still recognised: a round trip of 480 ms at the interval of 15 ms.
 const MAX_OUTSTANDING: usize = 32;
 
+/// A pair on which the peer was heard, whose checks are spent and unanswered for so long, gives its nomination up to
+/// one that works in both directions.
+pub(super) const STALLED: Duration = Duration::from_millis(300);
+
 /// A check that was sent and not answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outstanding {
@@ -157,9 +161,11 @@ impl Pair {
         self.next_check = self.may_check().then(|| now + interval);
     }
 
-    /// Whether the pair was checked so often since the peer was heard that it will hardly become valid.
-    pub(super) fn is_stalled(&self, config: &Checks) -> bool {
-        self.heard && !self.valid && self.checks > u32::from(config.proven_burst)
+    /// Whether the pair was checked so often since the peer was heard, and so long ago, that it will hardly become
+    /// valid.
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
+        let is_old = self.last_sent.is_some_and(|sent| now >= sent + STALLED);
+        self.heard && !self.valid && !self.may_check() && is_old
     }
 
     /// Takes out the check that an answer belongs to, older ones too.

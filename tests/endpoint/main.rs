@@ -15,8 +15,8 @@ use std::{
 };
 
 use holepunch::{
-    ConnectOptions, Connection, Endpoint, ErrorKind, Listener, Wait, config::PeerConfig, peer::PeerEvent,
-    rendezvous::keys::Secret,
+    ConnectOptions, Connection, Endpoint, EndpointBuilder, ErrorKind, Listener, Wait, config::PeerConfig,
+    peer::PeerEvent, rendezvous::keys::Secret,
 };
 use rendezvous::{LONG, Rendezvous, receive};
 
@@ -55,6 +55,33 @@ fn data_goes_both_ways() {
     near.send(&[]).unwrap();
     assert_eq!(receive(&far).unwrap(), []);
     assert!(near.rtt() < LONG);
+}
+
+/// Connects two endpoints that are built alike, and has them talk.
+fn talk(build: impl Fn() -> EndpointBuilder) {
+    let (here, there) = (build().build().unwrap(), build().build().unwrap());
+    let listener = here.listen(Some("bob"), LONG.into()).unwrap();
+    let near = there.connect_datagram("bob", &ConnectOptions::default()).unwrap();
+    near.send(b"question").unwrap();
+    let far = listener.accept_datagram(LONG.into()).unwrap();
+    assert_eq!(receive(&far).unwrap(), b"question");
+    far.send(b"answer").unwrap();
+    assert_eq!(receive(&near).unwrap(), b"answer");
+}
+
+#[test]
+fn an_endpoint_bound_to_nothing_in_particular_finds_its_way() {
+    let server = Rendezvous::start();
+    talk(|| Endpoint::builder().server(server.address.to_string()));
+    talk(|| Endpoint::builder().server(server.address.to_string()).ipv4_only());
+}
+
+#[test]
+fn data_goes_both_ways_over_ipv6() {
+    let Ok(socket) = UdpSocket::bind("[::1]:0") else { return eprintln!("skipped: this host has no IPv6") };
+    let server = Rendezvous::over(socket);
+    talk(|| Endpoint::builder().server(server.address.to_string()));
+    talk(|| Endpoint::builder().server(server.address.to_string()).ipv6_only().thread(true));
 }
 
 #[test]

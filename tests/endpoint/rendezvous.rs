@@ -29,7 +29,10 @@ pub(crate) struct Rendezvous {
 
 impl Rendezvous {
     pub(crate) fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::over(UdpSocket::bind("127.0.0.1:0").unwrap())
+    }
+
+    pub(crate) fn over(socket: UdpSocket) -> Self {
         let address = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));

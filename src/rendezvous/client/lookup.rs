@@ -56,6 +56,8 @@ struct Ask {
     socket: SocketId,
     address: SocketAddr,
     cookie: Option<Vec<u8>>,
+    /// Where the server sees us.
+    mapped: Option<SocketAddr>,
     state: State,
     /// How long to rest after the next "not found".
     backoff: Duration,
@@ -89,7 +91,6 @@ pub(crate) struct Lookup {
     /// Until when a listener that is not there is asked for again.
     wait_until: Instant,
     introduced_by: Option<usize>,
-    mapped: Vec<SocketAddr>,
 }
 
 impl Lookup {
@@ -101,8 +102,7 @@ impl Lookup {
         wait_until: Instant,
     ) -> Self {
         let servers = servers.into_iter().map(|address| Server { address, verdict: None }).collect();
-        let (asks, mapped) = (Vec::new(), Vec::new());
-        Self { config, max_backoff, request, servers, asks, wait_until, introduced_by: None, mapped }
+        Self { config, max_backoff, request, servers, asks: Vec::new(), wait_until, introduced_by: None }
     }
 
     /// Begins to ask over these sockets: the first server now, each further one so much later.
@@ -122,7 +122,7 @@ impl Lookup {
                 let address = if socket.is_ipv6() { server.address.ipv6 } else { server.address.ipv4 };
                 let Some(address) = address else { continue };
                 let state = State::Waiting(start);
-                self.asks.push(Ask { server: number, socket: socket.id, address, cookie: None, state, backoff });
+                self.asks.push(Ask { server: number, socket: socket.id, address, cookie: None, mapped: None, state, backoff });
             }
             if self.asks.len() > before {
                 start = start + stagger;
@@ -133,7 +133,7 @@ impl Lookup {
     /// Where the listener was told that we are, or the server sees us.
     pub(crate) fn told(&self) -> Vec<SocketAddr> {
         let claimed = self.request.candidates.iter().map(|candidate| candidate.address);
-        claimed.chain(self.mapped.iter().copied()).collect()
+        claimed.chain(self.asks.iter().filter_map(|ask| ask.mapped)).collect()
     }
 
     /// Our candidates, while they are still to be told.
@@ -166,11 +166,7 @@ impl Lookup {
                 && ask.address == from.remote
                 && matches!(ask.state, State::Asking(known) | State::Introduced(known) if known.id == id)
         })?;
-        if let Some(mapped) = message.xor_mapped_address().map(canonical)
-            && !self.mapped.contains(&mapped)
-        {
-            self.mapped.push(mapped);
-        }
+        ask.mapped = message.xor_mapped_address().map(canonical).or(ask.mapped);
         let server = ask.server;
         match message.class() {
             Class::Success => {
@@ -205,7 +201,9 @@ impl Lookup {
                     _ => {
                         // What one family was told the others of this server need not ask again.
                         for same in self.asks.iter_mut().filter(|same| same.server == server) {
-                            same.state = State::Done;
+                            if !matches!(same.state, State::Introduced(_)) {
+                                same.state = State::Done;
+                            }
                         }
                         self.note(server, code);
                         self.start_next_server(now, server);

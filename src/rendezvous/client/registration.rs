@@ -80,6 +80,9 @@ struct Family {
     is_alive: bool,
     /// Whether everything must be said (again).
     full: bool,
+    /// Which version of the listing was said last, and which the server has.
+    said: u64,
+    told: u64,
 }
 
 #[derive(Debug)]
@@ -110,6 +113,8 @@ pub(crate) struct Registration {
     id: RegistrationId,
     key: Zeroizing<[u8; 32]>,
     listing: Listing,
+    /// Counts the changes of the listing.
+    version: u64,
     families: Vec<Family>,
     replay: ReplayWindow,
     keepalive: Duration,
@@ -125,6 +130,7 @@ impl Registration {
             id: RegistrationId(random.bytes()),
             key: Zeroizing::new(random.bytes()),
             listing,
+            version: 0,
             families: Vec::new(),
             replay: ReplayWindow::default(),
             keepalive: Duration::from_secs(25),
@@ -149,6 +155,8 @@ impl Registration {
             was_confirmed: false,
             is_alive: false,
             full: true,
+            said: 0,
+            told: 0,
         });
     }
 
@@ -168,6 +176,7 @@ impl Registration {
             return;
         }
         self.listing.candidates = candidates;
+        self.version += 1;
         for family in self.families.iter_mut().filter(|family| matches!(family.state, State::Resting(_))) {
             family.full = true;
             family.state = State::Asking(Transaction::new(now, &self.config, random));
@@ -213,9 +222,16 @@ impl Registration {
             Class::Success if message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid => {
                 let asked = message.keepalive().unwrap_or(25).clamp(KEEPALIVE_RANGE.0, KEEPALIVE_RANGE.1);
                 self.keepalive = Duration::from_secs(u64::from(asked));
-                family.state = State::Resting(now + self.keepalive);
-                family.full = false;
+                if family.full {
+                    family.told = family.said;
+                }
                 family.cookie = None;
+                family.full = family.told != self.version;
+                family.state = if family.full {
+                    State::Asking(Transaction::new(now, &config, random))
+                } else {
+                    State::Resting(now + self.keepalive)
+                };
                 let mapped = message.xor_mapped_address().map(crate::address::canonical);
                 if !family.was_confirmed || family.mapped != mapped {
                     results.push(RegistrationResult::Registered);
@@ -230,7 +246,8 @@ impl Registration {
                     (codes::UNAUTHENTICATED | codes::STALE_NONCE, Some(cookie)) => {
                         family.cookie = Some(cookie.to_vec());
                         family.repeat(now, &config, random);
-                        if code == codes::UNAUTHENTICATED && !family.full {
+                        // It had us, over this very family, and has not any more.
+                        if code == codes::UNAUTHENTICATED && family.was_confirmed {
                             results
                                 .push(RegistrationResult::Log(format!("{} forgot us; registering anew", self.label)));
                             self.renew(now, random);
@@ -315,6 +332,7 @@ impl Registration {
             match transaction.poll(now, &config) {
                 Due::Nothing => {}
                 Due::Send => {
+                    family.said = self.version;
                     let payload = request(id, self.id, &self.key, family, &self.listing);
                     let (socket, destination) = (family.socket, family.server);
                     transmits.push(Transmit { socket, source: None, destination, payload });

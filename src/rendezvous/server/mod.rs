@@ -272,7 +272,8 @@ impl Server {
         if message.version() != Some(VERSION) {
             return self.refuse(at, message, codes::VERSION_MISMATCH);
         }
-        if !self.has_cookie(now, at, message, &id.0) {
+        let code = if self.registry.get(id).is_some() { codes::STALE_NONCE } else { codes::UNAUTHENTICATED };
+        if !self.has_cookie(now, at, message, &id.0, code) {
             return;
         }
         let candidates = self.claimed_candidates(at, message);
@@ -331,7 +332,7 @@ impl Server {
         if message.version() != Some(VERSION) {
             return self.refuse(at, message, codes::VERSION_MISMATCH);
         }
-        if !self.has_cookie(now, at, message, &session.0) {
+        if !self.has_cookie(now, at, message, &session.0, codes::UNAUTHENTICATED) {
             return;
         }
         if !self.introduction_rates.take(now, at.remote.ip()) {
@@ -405,19 +406,17 @@ impl Server {
             self.stats.malformed += 1;
             return;
         };
-        if !self.introduction_rates.take(now, at.remote.ip()) {
-            self.stats.limited += 1;
-            return;
-        }
-        let payload = message.as_bytes().to_vec();
-        match route {
-            Route::Registration(id) => {
-                let seen: Vec<_> = self.registry.get(id).into_iter().flat_map(Registration::seen).collect();
-                for seen in seen {
-                    self.send(seen, payload.clone());
-                }
+        let targets: Vec<_> = match route {
+            Route::Registration(id) => self.registry.get(id).into_iter().flat_map(Registration::seen).collect(),
+            Route::Address(seen) => alloc::vec![seen],
+        };
+        for target in targets {
+            // The rate of whom it goes to: the sender's address is not proven.
+            if self.introduction_rates.take(now, target.remote.ip()) {
+                self.send(target, message.as_bytes().to_vec());
+            } else {
+                self.stats.limited += 1;
             }
-            Route::Address(seen) => self.send(seen, payload),
         }
     }
 
@@ -452,14 +451,12 @@ impl Server {
     }
 
     /// Whether the request carries a cookie that is good for its sender; else the sender is challenged.
-    fn has_cookie(&mut self, now: Instant, at: At, message: &Message<'_>, id: &[u8; 16]) -> bool {
-        let code = match message.nonce() {
-            Some(nonce) if self.cookies.verify(now, at.remote, id, nonce) => return true,
-            Some(_) => codes::STALE_NONCE,
-            None => codes::UNAUTHENTICATED,
-        };
-        self.challenge(now, at, message, id, code);
-        false
+    fn has_cookie(&mut self, now: Instant, at: At, message: &Message<'_>, id: &[u8; 16], code: u16) -> bool {
+        let is_good = message.nonce().is_some_and(|nonce| self.cookies.verify(now, at.remote, id, nonce));
+        if !is_good {
+            self.challenge(now, at, message, id, code);
+        }
+        is_good
     }
 
     fn challenge(&mut self, now: Instant, at: At, message: &Message<'_>, id: &[u8; 16], code: u16) {

@@ -78,6 +78,14 @@ pub(super) fn network(ip: IpAddr) -> u64 {
     }
 }
 
+/// The network that many customers' networks are part of, as a number apart from those: the upper 16 or 48 bits.
+pub(super) fn provider(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => u64::from(ip.to_bits() >> 16) | 14 << 56,
+        IpAddr::V6(ip) => (ip.to_bits() >> 80) as u64 | 16 << 56,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,11 +13,14 @@ use core::{
     time::Duration,
 };
 
-use super::rate::network;
+use super::rate::{network, provider};
 use crate::{
     machine::{Instant, SocketId},
     wire::stun::{Name, RegistrationId, Transports, WireCandidate},
 };
+
+/// What one provider's network may hold, in networks of one customer: so that one /48 cannot fill the server.
+const PROVIDER: u32 = 16;
 
 /// Where a client was seen: the server's socket and local address that it reached, and its own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,23 +45,28 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) listing: Listing,
-    ipv4: Option<Seen>,
-    ipv6: Option<Seen>,
+    /// Where and when it was seen last, in each family.
+    ipv4: Option<(Seen, Instant)>,
+    ipv6: Option<(Seen, Instant)>,
     /// The number of the last introduction sent to it.
     pub(super) sequence: u64,
     expires: Instant,
     /// What its place counts against.
-    network: u64,
+    networks: [u64; 2],
 }
 
 impl Registration {
     /// Where it was seen, at most once in each family.
     pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
-        self.ipv4.into_iter().chain(self.ipv6)
+        self.ipv4.into_iter().chain(self.ipv6).map(|(seen, _)| seen)
     }
 
-    fn family(&mut self, address: SocketAddr) -> &mut Option<Seen> {
+    const fn family(&mut self, address: SocketAddr) -> &mut Option<(Seen, Instant)> {
         if address.is_ipv6() { &mut self.ipv6 } else { &mut self.ipv4 }
+    }
+
+    const fn family_other(&mut self, address: SocketAddr) -> &mut Option<(Seen, Instant)> {
+        if address.is_ipv6() { &mut self.ipv4 } else { &mut self.ipv6 }
     }
 
     /// Whether it was last seen, in this family, exactly there.
@@ -161,21 +169,22 @@ impl Registry {
             }
             known.listing = listing;
         } else {
-            let network = network(seen.remote.ip());
-            let used = self.per_network.entry(network).or_default();
-            if *used >= self.max_per_network || self.by_id.len() >= self.max {
-                if *used == 0 {
-                    self.per_network.remove(&network);
-                }
+            let networks = [network(seen.remote.ip()), provider(seen.remote.ip())];
+            let used = |network: u64| self.per_network.get(&network).copied().unwrap_or_default();
+            let [narrow, wide] = networks.map(used);
+            let is_greedy = narrow >= self.max_per_network || wide >= self.max_per_network.saturating_mul(PROVIDER);
+            if is_greedy || self.by_id.len() >= self.max {
                 return Err(Refusal::Full);
             }
-            *used += 1;
+            for network in networks {
+                *self.per_network.entry(network).or_default() += 1;
+            }
             if let Some(name) = &listing.name {
                 self.by_name.insert(name.clone(), id);
             }
             let expires = now + self.lifetime;
             self.by_expiry.insert((expires, id));
-            let registration = Registration { listing, ipv4: None, ipv6: None, sequence: 0, expires, network };
+            let registration = Registration { listing, ipv4: None, ipv6: None, sequence: 0, expires, networks };
             self.by_id.insert(id, registration);
         }
         self.refresh(now, id, seen);
@@ -189,7 +198,14 @@ impl Registry {
         registration.expires = now + self.lifetime;
         self.by_expiry.insert((registration.expires, id));
         let unnamed = registration.listing.name.is_none();
-        let before = registration.family(seen.remote).replace(seen);
+        // A family that was silent for as long as a registration may be is somebody else's address by now.
+        let other = registration.family_other(seen.remote);
+        if let Some((stale, _)) = other.take_if(|(_, since)| now >= *since + self.lifetime)
+            && unnamed
+        {
+            self.by_address.remove(&(stale.remote.ip(), id));
+        }
+        let before = registration.family(seen.remote).replace((seen, now)).map(|(before, _)| before);
         if unnamed && before.is_none_or(|before| before.remote.ip() != seen.remote.ip()) {
             if let Some(before) = before {
                 self.by_address.remove(&(before.remote.ip(), id));
@@ -210,10 +226,12 @@ impl Registry {
                 }
             }
         }
-        if let Some(used) = self.per_network.get_mut(&registration.network) {
-            *used -= 1;
-            if *used == 0 {
-                self.per_network.remove(&registration.network);
+        for network in registration.networks {
+            if let Some(used) = self.per_network.get_mut(&network) {
+                *used -= 1;
+                if *used == 0 {
+                    self.per_network.remove(&network);
+                }
             }
         }
     }
