@@ -172,6 +172,16 @@ pub enum Input<'a> {
         /// Its local address; the address part may be unspecified.
         local: SocketAddr,
     },
+    /// The system would not send a datagram: there is no route, or a rule against it. Of one datagram it means
+    /// nothing; of all that went to a server, that the server cannot be reached.
+    SendFailed {
+        /// The socket that it was to leave by.
+        socket: SocketId,
+        /// Where it was to go.
+        destination: SocketAddr,
+        /// Why not.
+        error: crate::Error,
+    },
     /// A socket asked for could not be bound.
     UdpFailed {
         /// The socket.

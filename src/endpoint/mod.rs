@@ -114,7 +114,7 @@ impl Endpoint {
     pub fn connect_datagram(&self, target: &str, options: &ConnectOptions) -> Result<Connection> {
         let target: Target = target.parse()?;
         let engine = &self.0.engine;
-        let time = RESOLUTION.min(options.wait + options.timeout);
+        let time = RESOLUTION.min(options.wait.saturating_add(options.timeout));
         let request = ConnectRequest {
             target,
             servers: self.resolve(time, options.cancel.as_ref())?,

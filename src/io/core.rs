@@ -106,6 +106,7 @@ pub(super) enum Pending {
     Datagram { socket: SocketId, local: SocketAddr, remote: SocketAddr, payload: Vec<u8> },
     Bound { socket: SocketId, local: SocketAddr },
     Failed { socket: SocketId, error: Error },
+    SendFailed { socket: SocketId, destination: SocketAddr, error: Error },
     Close(SessionId),
 }
 

@@ -32,6 +32,22 @@ pub(crate) fn is_loss(error: &io::Error) -> bool {
     )
 }
 
+/// Whether the system would not send to this address at all: no route, or a rule against it.
+pub(crate) fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::ENETDOWN
+                | libc::EADDRNOTAVAIL
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EINVAL
+        )
+    )
+}
+
 /// Whether a non-blocking call found nothing to do.
 pub(crate) fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock

@@ -43,6 +43,9 @@ use crate::{
     wire::{demux::is_stun_with_fingerprint, stun::SessionId},
 };
 
+/// Datagrams that a connection that is over keeps at most: more than its queue holds.
+const MAX_KEPT: usize = 4096;
+
 /// Datagrams kept beside the socket at most; the newest are dropped.
 const MAX_QUEUED: usize = 64;
 
@@ -330,7 +333,9 @@ impl Link {
 
     /// The connection is over: gives the socket and its port back. What it held and the program has not read is kept.
     pub(super) fn retire(&self, reason: CloseReason, buffer: &mut [u8]) -> io::Result<()> {
-        while let Ok(taken) = self.take(buffer, libc::MSG_DONTWAIT) {
+        // A peer that sends as fast as this reads must not hold the lock.
+        for _ in 0..MAX_KEPT {
+            let Ok(taken) = self.take(buffer, libc::MSG_DONTWAIT) else { break };
             match taken {
                 Taken::Data(length) if length <= buffer.len() => self.keep(&buffer[..length]),
                 Taken::End => break,

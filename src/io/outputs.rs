@@ -6,13 +6,14 @@ use mio::{Interest, unix::SourceFd};
 
 use super::{
     core::{Bound, Core, Notice, Pending, Source, Watched},
-    fault::{is_loss, os_error, would_block},
+    fault::{is_loss, is_unreachable, os_error, would_block},
     link::Link,
     peek::Look,
     udp::UdpSocket,
 };
 use crate::{
-    Result,
+    Error, ErrorKind, Result,
+    config::MAX_DATAGRAM,
     machine::{Disposition, Input, Level, Output, SocketId, Transmit, UdpRequest},
     peer::{CloseReason, ListenerId, Path, PeerEvent},
     wire::{demux::is_stun_with_fingerprint, stun::SessionId},
@@ -53,6 +54,9 @@ impl Core {
                 Input::Datagram { socket: *socket, local: *local, remote: *remote, payload }
             }
             Pending::Bound { socket, local } => Input::UdpBound { socket: *socket, local: *local },
+            Pending::SendFailed { socket, destination, error } => {
+                Input::SendFailed { socket: *socket, destination: *destination, error: error.clone() }
+            }
             Pending::Failed { socket, error } => Input::UdpFailed { socket: *socket, error: error.clone() },
             Pending::Close(session) => return self.peer.close(now, *session),
         };
@@ -85,7 +89,7 @@ impl Core {
             return;
         }
         let early = self.early.entry(session).or_default();
-        if early.len() < MAX_EARLY {
+        if early.len() < MAX_EARLY && payload.len() <= MAX_DATAGRAM {
             early.push(payload);
         }
     }
@@ -99,6 +103,12 @@ impl Core {
             (None, None) => return,
         };
         match sent {
+            Err(error) if is_unreachable(&error) && link.is_none() => {
+                let message = format!("cannot send to {destination}: {error}");
+                let error = Error::new(ErrorKind::ServerUnreachable, message).with_os_code(error.raw_os_error());
+                let (socket, destination) = (*socket, *destination);
+                self.pending.push_back(Pending::SendFailed { socket, destination, error });
+            }
             Err(error) if !is_loss(&error) && !would_block(&error) => {
                 self.log(Level::Debug, || format!("cannot send to {destination}: {error}"));
             }
@@ -238,6 +248,7 @@ impl Core {
     }
 
     fn handle_closed(&mut self, session: SessionId, reason: CloseReason) {
+        self.early.remove(&session);
         let Some(watched) = self.links.remove(&session) else { return };
         let Watched { link, look, token, .. } = watched;
         self.sources.remove(&token);

@@ -30,6 +30,9 @@ use crate::{machine::Instant, wire::demux::is_stun_with_fingerprint};
 /// The least that the system counts for one datagram in a queue, in bytes (832 was seen for one byte of data on Linux 6.18).
 const DATAGRAM: u64 = 512;
 
+/// Datagrams taken in one look at most: a peer that sends as fast as this reads must not hold the lock.
+const ROUND: usize = 1024;
+
 /// A reader keeps up when what waits is no more than so many times what it took since the last look.
 const PATIENCE: u64 = 10;
 
@@ -157,7 +160,8 @@ fn restart(socket: &Socket) {
 /// Takes everything out of a connection that the program has closed.
 fn empty(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u8])) -> Found {
     let mut found = Found::Nothing;
-    while let Ok(taken) = link.take(buffer, libc::MSG_DONTWAIT) {
+    for _ in 0..ROUND {
+        let Ok(taken) = link.take(buffer, libc::MSG_DONTWAIT) else { return found };
         match taken {
             Taken::Other(from, length) => message(from, &buffer[..length]),
             Taken::Data(_) | Taken::Nothing => {}
@@ -174,7 +178,10 @@ fn keep_data_out(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketA
         return;
     }
     link.set_filtered(true);
-    while Fill::of(link.socket()).is_nearly_full() {
+    for _ in 0..ROUND / 16 {
+        if !Fill::of(link.socket()).is_nearly_full() {
+            return;
+        }
         // The system counts the memory as free only when the reader's own part of the queue is used up.
         for _ in 0..16 {
             match link.take(buffer, libc::MSG_DONTWAIT) {

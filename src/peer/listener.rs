@@ -190,6 +190,14 @@ impl Listener {
         }
     }
 
+    /// Something could not be sent to a server.
+    pub(super) fn handle_send_failed(&mut self, cx: &mut Context<'_>, to: From, error: &Error) {
+        for registration in &mut self.registrations {
+            registration.handle_send_failed(to, error);
+        }
+        self.handle_timeout(cx);
+    }
+
     /// Does everything that is due.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.phase, Phase::Listening | Phase::Leaving) {

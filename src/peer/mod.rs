@@ -250,6 +250,18 @@ impl Peer {
                     self.handle_new_interfaces(now);
                 }
             }
+            Input::SendFailed { socket, destination, error } => {
+                let to = From { socket, remote: canonical(destination) };
+                match self.sockets.owner(socket) {
+                    Some(Owner::Listener(id)) => {
+                        self.with_listener(now, id, |listener, cx| listener.handle_send_failed(cx, to, &error));
+                    }
+                    Some(Owner::Session(id)) => {
+                        self.with_session(now, id, |session, cx| session.handle_send_failed(cx, to, &error));
+                    }
+                    None => {}
+                }
+            }
             Input::UdpBound { socket, local } => self.handle_bound(now, socket, Ok(local)),
             Input::UdpFailed { socket, error } => self.handle_bound(now, socket, Err(error)),
         }

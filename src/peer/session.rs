@@ -403,6 +403,14 @@ impl Session {
         }
     }
 
+    /// Something could not be sent: of interest while a server is asked.
+    pub(super) fn handle_send_failed(&mut self, cx: &mut Context<'_>, to: From, error: &Error) {
+        if let Some(connecting) = &mut self.connecting {
+            connecting.lookup.handle_send_failed(to, error);
+        }
+        self.run_lookup(cx);
+    }
+
     /// Does everything that is due, and passes on what the agent made.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         if let Phase::Lingering(until) = self.phase {

@@ -10,7 +10,7 @@ use alloc::{format, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
 
 use super::{
-    From,
+    From, MAX_REFUSED_SENDS,
     registration::silent,
     transaction::{Due, Transaction},
 };
@@ -58,6 +58,8 @@ struct Ask {
     cookie: Option<Vec<u8>>,
     /// Where the server sees us.
     mapped: Option<SocketAddr>,
+    /// Sends that the system refused since the server was heard.
+    refused_sends: u8,
     state: State,
     /// How long to rest after the next "not found".
     backoff: Duration,
@@ -122,7 +124,16 @@ impl Lookup {
                 let address = if socket.is_ipv6() { server.address.ipv6 } else { server.address.ipv4 };
                 let Some(address) = address else { continue };
                 let state = State::Waiting(start);
-                self.asks.push(Ask { server: number, socket: socket.id, address, cookie: None, mapped: None, state, backoff });
+                self.asks.push(Ask {
+                    server: number,
+                    socket: socket.id,
+                    address,
+                    cookie: None,
+                    mapped: None,
+                    refused_sends: 0,
+                    state,
+                    backoff,
+                });
             }
             if self.asks.len() > before {
                 start = start + stagger;
@@ -166,6 +177,7 @@ impl Lookup {
                 && ask.address == from.remote
                 && matches!(ask.state, State::Asking(known) | State::Introduced(known) if known.id == id)
         })?;
+        ask.refused_sends = 0;
         ask.mapped = message.xor_mapped_address().map(canonical).or(ask.mapped);
         let server = ask.server;
         match message.class() {
@@ -212,6 +224,23 @@ impl Lookup {
                 Some(None)
             }
             Class::Request | Class::Indication => Some(None),
+        }
+    }
+
+    /// The system would not send there.
+    pub(crate) fn handle_send_failed(&mut self, to: From, error: &Error) {
+        for ask in self.asks.iter_mut().filter(|ask| ask.socket == to.socket && ask.address == to.remote) {
+            ask.refused_sends = ask.refused_sends.saturating_add(1);
+            if ask.refused_sends >= MAX_REFUSED_SENDS && matches!(ask.state, State::Asking(_)) {
+                ask.state = State::Done;
+                if let Some(server) = self.servers.get_mut(ask.server)
+                    && server.verdict.is_none()
+                {
+                    let message = format!("the server {} cannot be reached: {}", server.address.label, error.message());
+                    let error = Error::new(ErrorKind::ServerUnreachable, message).with_os_code(error.os_code());
+                    server.verdict = Some(error);
+                }
+            }
         }
     }
 
@@ -274,7 +303,7 @@ impl Lookup {
             let over = self.asks.iter().filter(|ask| ask.server == server).all(|ask| matches!(ask.state, State::Done));
             if let Some(server) = self.servers.get_mut(server)
                 && over
-                && server.verdict.is_none()
+                && server.verdict.as_ref().is_none_or(|error| error.kind() == ErrorKind::ServerUnreachable)
             {
                 server.verdict = Some(silent(&server.address.label));
             }

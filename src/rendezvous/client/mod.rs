@@ -12,6 +12,10 @@ mod transaction;
 pub(crate) use lookup::{Asked, Lookup, LookupRequest, LookupResult};
 pub(crate) use registration::{Introduced, Listing, Registration, RegistrationResult};
 
+/// After so many sends that the system refused, one after another, a server counts as unreachable: a network that is
+/// just coming up refuses the first.
+const MAX_REFUSED_SENDS: u8 = 3;
+
 use core::net::SocketAddr;
 
 use crate::machine::SocketId;

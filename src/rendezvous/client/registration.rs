@@ -16,7 +16,7 @@ use core::{net::SocketAddr, time::Duration};
 use zeroize::Zeroizing;
 
 use super::{
-    From,
+    From, MAX_REFUSED_SENDS,
     replay::ReplayWindow,
     transaction::{Due, Transaction},
 };
@@ -83,6 +83,9 @@ struct Family {
     /// Which version of the listing was said last, and which the server has.
     said: u64,
     told: u64,
+    /// Sends that the system refused since the server was heard, and why.
+    refused_sends: u8,
+    unreachable: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -157,6 +160,8 @@ impl Registration {
             full: true,
             said: 0,
             told: 0,
+            refused_sends: 0,
+            unreachable: None,
         });
     }
 
@@ -217,6 +222,7 @@ impl Registration {
                 && family.server == from.remote
                 && matches!(family.state, State::Asking(transaction) if transaction.id == id)
         })?;
+        family.refused_sends = 0;
         let mut results = Vec::new();
         match message.class() {
             Class::Success if message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid => {
@@ -263,6 +269,22 @@ impl Registration {
             Class::Success | Class::Request | Class::Indication => {}
         }
         Some(results)
+    }
+
+    /// The system would not send there; of interest before the server has confirmed.
+    pub(crate) fn handle_send_failed(&mut self, to: From, error: &Error) {
+        for family in &mut self.families {
+            if family.socket != to.socket || family.server != to.remote {
+                continue;
+            }
+            family.refused_sends = family.refused_sends.saturating_add(1);
+            if family.refused_sends >= MAX_REFUSED_SENDS && !family.is_alive {
+                let message = format!("the server {} cannot be reached: {}", self.label, error.message());
+                family.unreachable =
+                    Some(Error::new(ErrorKind::ServerUnreachable, message).with_os_code(error.os_code()));
+                family.state = State::Silent;
+            }
+        }
     }
 
     /// Says everything anew in every family, with a key that no introduction was ever signed with.
@@ -346,7 +368,9 @@ impl Registration {
         }
         let all_silent = self.families.iter().all(|family| matches!(family.state, State::Silent));
         if all_silent && self.has_family() {
-            results.push(RegistrationResult::Failed(silent(&self.label)));
+            let unreachable = self.families.iter().map(|family| family.unreachable.clone());
+            let all = unreachable.collect::<Option<Vec<_>>>().and_then(|mut errors| errors.pop());
+            results.push(RegistrationResult::Failed(all.unwrap_or_else(|| silent(&self.label))));
         }
         results
     }

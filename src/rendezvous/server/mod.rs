@@ -187,7 +187,7 @@ impl Server {
             }
             (Method::REGISTER, Class::Request) => self.handle_own(now, at, message, Self::handle_register),
             (Method::CONNECT, Class::Request) => self.handle_own(now, at, message, Self::handle_connect),
-            (Method::TRICKLE, Class::Request | Class::Success) => self.handle_trickle(now, at, message),
+            (Method::TRICKLE, Class::Request | Class::Success) => self.handle_trickle(now, message),
             _ => self.stats.malformed += 1,
         }
     }
@@ -398,7 +398,7 @@ impl Server {
     }
 
     /// Passes a message between two introduced peers on, as it is, to where its route leads.
-    fn handle_trickle(&mut self, now: Instant, at: At, message: &Message<'_>) {
+    fn handle_trickle(&mut self, now: Instant, message: &Message<'_>) {
         let is_ours = message.verify_fingerprint() == Fingerprint::Valid && message.as_bytes().len() <= MAX_MESSAGE;
         let token = message.route().filter(|_| is_ours);
         let opened = token.and_then(|token| Route::open(&self.route_key, token));
