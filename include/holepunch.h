@@ -166,7 +166,8 @@ typedef int holepunch_socket_t;
 #define HOLEPUNCH_ERROR_LOST 18
 
 /**
- * The handle is not connected yet.
+ * The handle is not connected yet. Reserved: today's handles exist only when connected; for handles that are
+ * opened before they connect, should there be such an interface.
  */
 #define HOLEPUNCH_ERROR_NOT_CONNECTED 19
 
@@ -231,19 +232,19 @@ typedef int holepunch_socket_t;
 #define HOLEPUNCH_LOG_DEBUG 4
 
 /**
- * As a time limit: as long as it takes.
- */
-#define HOLEPUNCH_FOREVER -1
-
-/**
- * A good wait_ms of holepunch_endpoint_connect_datagram(), in milliseconds.
+ * The default of wait_ms in holepunch_connect_options_t, in milliseconds.
  */
 #define HOLEPUNCH_CONNECT_WAIT_MS 10000
 
 /**
- * A good timeout_ms of holepunch_endpoint_connect_datagram(), in milliseconds.
+ * The default of timeout_ms in holepunch_connect_options_t, in milliseconds.
  */
 #define HOLEPUNCH_CONNECT_TIMEOUT_MS 30000
+
+/**
+ * As a time limit: as long as it takes.
+ */
+#define HOLEPUNCH_FOREVER -1
 
 /**
  * The largest datagram that can be sent, in bytes.
@@ -350,6 +351,48 @@ typedef struct holepunch_config_t {
 } holepunch_config_t;
 
 /**
+ * How holepunch_endpoint_listen() registers.
+ *
+ * Set it with holepunch_listen_options_init() and then change what is to differ: a time of 0 does not wait here
+ * either, so zero is not the default of timeout_ms. Later versions append fields, whose default is zero. The struct
+ * is used only until the call returns.
+ */
+typedef struct holepunch_listen_options_t {
+  /**
+   * sizeof(holepunch_listen_options_t), as the caller's compiler sees it.
+   */
+  size_t size;
+  /**
+   * How long a server may take to have the registration. Default: HOLEPUNCH_FOREVER; a server that is silent for
+   * 5 seconds still ends the call.
+   */
+  int64_t timeout_ms;
+} holepunch_listen_options_t;
+
+/**
+ * How holepunch_endpoint_connect_datagram() connects.
+ *
+ * Set it with holepunch_connect_options_init() and then change what is to differ: a time of 0 does not wait here
+ * either, so zero is not the default of wait_ms and timeout_ms. Later versions append fields, whose default is zero.
+ * The struct is used only until the call returns.
+ */
+typedef struct holepunch_connect_options_t {
+  /**
+   * sizeof(holepunch_connect_options_t), as the caller's compiler sees it.
+   */
+  size_t size;
+  /**
+   * How long to keep asking for a listener that is not registered yet; 0 asks once. Default:
+   * HOLEPUNCH_CONNECT_WAIT_MS.
+   */
+  int64_t wait_ms;
+  /**
+   * How long the two peers may take from their introduction on. Default: HOLEPUNCH_CONNECT_TIMEOUT_MS.
+   */
+  int64_t timeout_ms;
+} holepunch_connect_options_t;
+
+/**
  * What is known of a connection's path. Set size before the call; the rest is written.
  */
 typedef struct holepunch_path_t {
@@ -451,6 +494,28 @@ int32_t holepunch_config_init(struct holepunch_config_t *config,
                               struct holepunch_error_t **error);
 
 /**
+ * Sets every field to its default and size to the size given.
+ *
+ * size is sizeof(holepunch_listen_options_t) as the caller's compiler sees it. The struct stays the caller's.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, options is NULL or size cannot be right.
+ */
+int32_t holepunch_listen_options_init(struct holepunch_listen_options_t *options,
+                                      size_t size,
+                                      struct holepunch_error_t **error);
+
+/**
+ * Sets every field to its default and size to the size given.
+ *
+ * size is sizeof(holepunch_connect_options_t) as the caller's compiler sees it. The struct stays the caller's.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, options is NULL or size cannot be right.
+ */
+int32_t holepunch_connect_options_init(struct holepunch_connect_options_t *options,
+                                       size_t size,
+                                       struct holepunch_error_t **error);
+
+/**
  * Makes a token that is not cancelled.
  *
  * On success *cancel belongs to the caller, who frees it with holepunch_cancel_free().
@@ -490,16 +555,17 @@ int32_t holepunch_endpoint_new(const struct holepunch_config_t *config,
  * Registers a listener and returns when a server has the registration.
  *
  * name is 1 to 64 of the characters a-z, 0-9, '.', '_' and '-'; NULL for a listener that is found by its public
- * address. cancel may be NULL. On success *listener belongs to the caller, who frees it with
- * holepunch_listener_free().
+ * address. options may be NULL: all defaults; cancel may be NULL. On success *listener belongs to the caller, who
+ * frees it with holepunch_listener_free().
  *
  * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_ADDRESS_IN_USE, HOLEPUNCH_ERROR_UNRESOLVABLE,
  * HOLEPUNCH_ERROR_SERVER_UNREACHABLE, HOLEPUNCH_ERROR_SERVER_SILENT, HOLEPUNCH_ERROR_SERVER_REFUSED,
- * HOLEPUNCH_ERROR_NAME_TAKEN, HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED.
+ * HOLEPUNCH_ERROR_NAME_TAKEN, HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED;
+ * HOLEPUNCH_ERROR_UNSUPPORTED, the options have fields that this library does not know.
  */
 int32_t holepunch_endpoint_listen(struct holepunch_endpoint_t *endpoint,
                                   const char *name,
-                                  int64_t timeout_ms,
+                                  const struct holepunch_listen_options_t *options,
                                   struct holepunch_cancel_t *cancel,
                                   struct holepunch_listener_t **listener,
                                   struct holepunch_error_t **error);
@@ -507,21 +573,19 @@ int32_t holepunch_endpoint_listen(struct holepunch_endpoint_t *endpoint,
 /**
  * Connects to a listener and returns when a direct path was found.
  *
- * target is the listener's name, or the public address of an unnamed one. wait_ms is how long to keep asking for a
- * listener that is not registered yet (0 asks once), timeout_ms how long the two peers may take from their
- * introduction on; HOLEPUNCH_CONNECT_WAIT_MS and HOLEPUNCH_CONNECT_TIMEOUT_MS are good values. cancel may be NULL.
- * On success *connection belongs to the caller, who frees it with holepunch_connection_free().
+ * target is the listener's name, or the public address of an unnamed one. options may be NULL: all defaults; cancel
+ * may be NULL. On success *connection belongs to the caller, who frees it with holepunch_connection_free().
  *
  * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_ADDRESS_IN_USE, HOLEPUNCH_ERROR_UNRESOLVABLE,
  * HOLEPUNCH_ERROR_SERVER_UNREACHABLE, HOLEPUNCH_ERROR_SERVER_SILENT, HOLEPUNCH_ERROR_SERVER_REFUSED,
  * HOLEPUNCH_ERROR_NOT_FOUND, HOLEPUNCH_ERROR_AMBIGUOUS, HOLEPUNCH_ERROR_WRONG_SECRET,
  * HOLEPUNCH_ERROR_TRANSPORT_MISMATCH, HOLEPUNCH_ERROR_VERSION_MISMATCH, HOLEPUNCH_ERROR_NO_PATH,
- * HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED.
+ * HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED; HOLEPUNCH_ERROR_UNSUPPORTED, the options
+ * have fields that this library does not know.
  */
 int32_t holepunch_endpoint_connect_datagram(struct holepunch_endpoint_t *endpoint,
                                             const char *target,
-                                            int64_t wait_ms,
-                                            int64_t timeout_ms,
+                                            const struct holepunch_connect_options_t *options,
                                             struct holepunch_cancel_t *cancel,
                                             struct holepunch_connection_t **connection,
                                             struct holepunch_error_t **error);
@@ -625,8 +689,8 @@ int32_t holepunch_connection_send(struct holepunch_connection_t *connection,
  * Waits for one datagram and writes it to the buffer, its length, which may be 0, to *length.
  *
  * Datagrams have at most HOLEPUNCH_MAX_DATAGRAM bytes; one that is longer than the buffer is lost, with
- * HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE. What came before the peer's end is received first. buffer stays the caller's; NULL only with capacity 0. What it holds after a
- * failure is undefined. cancel may be NULL.
+ * HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE. What came before the peer's end is received first. buffer stays the caller's;
+ * NULL only with capacity 0. What it holds after a failure is undefined. cancel may be NULL.
  *
  * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT; HOLEPUNCH_ERROR_TIMEOUT; HOLEPUNCH_ERROR_CANCELLED;
  * HOLEPUNCH_ERROR_CLOSED, the peer has ended its data or this side has closed; HOLEPUNCH_ERROR_LOST;

@@ -73,7 +73,8 @@ kinds! {
     Closed = 17, "closed", "open a new one";
     /// The connected peer has answered nothing for 30 seconds (RFC 7675).
     Lost = 18, "lost", "connect again";
-    /// The handle is not connected yet.
+    /// The handle is not connected yet. Reserved: today's handles exist only when connected; for handles that are
+    /// opened before they connect, should there be such an interface.
     NotConnected = 19, "not_connected", "connect or accept first";
     /// The datagram is larger than the path carries.
     MessageTooLarge = 20, "message_too_large", "send at most 1,200 bytes in one datagram";

@@ -39,8 +39,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     check(holepunch_endpoint_new(NULL, &endpoint, &error));
-    check(holepunch_endpoint_connect_datagram(endpoint, argv[1], HOLEPUNCH_CONNECT_WAIT_MS,
-                                              HOLEPUNCH_CONNECT_TIMEOUT_MS, NULL, &connection, &error));
+    check(holepunch_endpoint_connect_datagram(endpoint, argv[1], NULL, NULL, &connection, &error));
     print_path(connection);
     for (int i = 2; i < argc; i++) {
         check(holepunch_connection_send(connection, (uint8_t *)argv[i], strlen(argv[i]), &error));

@@ -41,7 +41,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     check(holepunch_endpoint_new(NULL, &endpoint, &error));
-    check(holepunch_endpoint_listen(endpoint, argv[1], HOLEPUNCH_FOREVER, NULL, &listener, &error));
+    check(holepunch_endpoint_listen(endpoint, argv[1], NULL, NULL, &listener, &error));
     check(holepunch_listener_accept_datagram(listener, HOLEPUNCH_FOREVER, NULL, &connection, &error));
     print_path(connection);
     while ((status = holepunch_connection_recv(connection, buffer, sizeof buffer, &length, HOLEPUNCH_FOREVER, NULL,

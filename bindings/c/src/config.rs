@@ -1,12 +1,8 @@
-//! The configuration of an endpoint: a struct that may grow, read without trust.
-//!
-//! The struct starts with its size, as the caller's compiler saw it. A caller with an older header gives fewer bytes,
-//! and what is missing counts as zero, which means the default of every field. A caller with a newer header gives
-//! more; as long as the bytes that this library does not know are zero, nothing was asked that it cannot do.
+//! The configuration of an endpoint: a struct that may grow, with lists and texts, read without trust.
 
 use std::{
     ffi::{c_char, c_void},
-    mem::{MaybeUninit, offset_of, size_of},
+    mem::{offset_of, size_of},
     net::{IpAddr, SocketAddr},
     ptr,
     sync::{Arc, PoisonError, RwLock},
@@ -17,6 +13,7 @@ use holepunch_core::{Endpoint, EndpointBuilder, Error, ErrorKind, Result, machin
 use crate::{
     error::{c_string, holepunch_error_t},
     guard,
+    sized_struct::{self, SizedStruct},
 };
 
 /// Use IPv4 and IPv6.
@@ -41,12 +38,6 @@ const _: () = assert!(
         && HOLEPUNCH_LOG_INFO == Level::Info as i32
         && HOLEPUNCH_LOG_DEBUG == Level::Debug as i32
 );
-
-/// The smallest size that was ever right: that of the first release.
-const FIRST_SIZE: usize = offset_of!(holepunch_config_t, no_thread) + size_of::<u32>();
-
-/// No release will ever have a struct of this size; more is a mistake and is not read, in bytes.
-const SIZE_LIMIT: usize = 4096;
 
 /// Lists longer than this are a mistake and are not read.
 const LIST_LIMIT: usize = 64;
@@ -96,6 +87,25 @@ pub struct holepunch_config_t {
     pub no_thread: u32,
 }
 
+// SAFETY: it is repr(C) and starts with its size; NULL is a value of every pointer, also of the function's.
+unsafe impl SizedStruct for holepunch_config_t {
+    const NAME: &'static str = "config";
+    const FIRST_SIZE: usize = offset_of!(Self, no_thread) + size_of::<u32>();
+    const DEFAULT: Self = Self {
+        size: size_of::<Self>(),
+        servers: ptr::null(),
+        servers_len: 0,
+        bind: ptr::null(),
+        bind_len: 0,
+        secret: ptr::null(),
+        secret_len: 0,
+        log: None,
+        log_user: ptr::null_mut(),
+        family: HOLEPUNCH_FAMILY_ANY,
+        no_thread: 0,
+    };
+}
+
 /// Sets every field to its default and size to the size given.
 ///
 /// size is sizeof(holepunch_config_t) as the caller's compiler sees it. The struct stays the caller's.
@@ -108,26 +118,7 @@ pub unsafe extern "C" fn holepunch_config_init(
     error: *mut *mut holepunch_error_t,
 ) -> i32 {
     // SAFETY: `config` is NULL or has `size` writable bytes and `error` is NULL or writable, as the header asks.
-    unsafe {
-        guard::call_free_standing(error, || {
-            if config.is_null() {
-                return Err(guard::null("config"));
-            }
-            check_size(size, FIRST_SIZE, "config")?;
-            config.cast::<u8>().write_bytes(0, size);
-            (&raw mut (*config).size).write(size);
-            Ok(())
-        })
-    }
-}
-
-/// Whether a struct that says to have `size` bytes may be touched at all.
-pub(crate) fn check_size(size: usize, smallest: usize, name: &str) -> Result<()> {
-    if (smallest..SIZE_LIMIT).contains(&size) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::InvalidArgument, format!("the size of {name} cannot be {size}"))
-        .with_hint("set it to the sizeof of the struct"))
+    unsafe { guard::call_free_standing(error, || sized_struct::init(config, size)) }
 }
 
 /// Reads a configuration of C; NULL is all defaults.
@@ -136,35 +127,11 @@ pub(crate) fn check_size(size: usize, smallest: usize, name: &str) -> Result<()>
 /// `config` is NULL or what the header asks for, with everything that it points to.
 pub(crate) unsafe fn read(config: *const holepunch_config_t) -> Result<(EndpointBuilder, Arc<Log>)> {
     let log = Arc::new(Log::default());
-    let builder = Endpoint::builder();
-    if config.is_null() {
-        return Ok((builder, log));
-    }
-    // SAFETY: it is not NULL, so it is what the header asks for.
-    let config = unsafe { copy(config) }?;
+    // SAFETY: the caller's promise is the one asked for.
+    let config = unsafe { sized_struct::read(config) }?;
     // SAFETY: the same for what it points to.
-    let builder = unsafe { apply(&config, builder, &log) }?;
+    let builder = unsafe { apply(&config, Endpoint::builder(), &log) }?;
     Ok((builder, log))
-}
-
-/// Copies what this library knows of a struct that may be shorter or longer.
-unsafe fn copy(config: *const holepunch_config_t) -> Result<holepunch_config_t> {
-    // SAFETY: every release starts with the size.
-    let size = unsafe { (&raw const (*config).size).read() };
-    check_size(size, FIRST_SIZE, "config")?;
-    let known = size.min(size_of::<holepunch_config_t>());
-    // SAFETY: the caller says that there are `size` bytes.
-    let rest = unsafe { std::slice::from_raw_parts(config.cast::<u8>().add(known), size - known) };
-    if rest.iter().any(|byte| *byte != 0) {
-        return Err(Error::new(ErrorKind::Unsupported, "the config sets fields that this version does not know")
-            .with_hint("use a library that is at least as new as the header"));
-    }
-    let mut copy = MaybeUninit::<holepunch_config_t>::zeroed();
-    // SAFETY: `known` is at most the size of either; zero is valid for every field, and so is what C wrote there.
-    unsafe {
-        ptr::copy_nonoverlapping(config.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), known);
-        Ok(copy.assume_init())
-    }
 }
 
 unsafe fn apply(config: &holepunch_config_t, mut builder: EndpointBuilder, log: &Arc<Log>) -> Result<EndpointBuilder> {

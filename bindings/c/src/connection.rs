@@ -14,11 +14,11 @@ use libc::{sockaddr_in, sockaddr_in6, sockaddr_storage};
 
 use crate::{
     cancel::holepunch_cancel_t,
-    config::check_size,
     deadline,
     error::holepunch_error_t,
     guard::{self, Handle, Out, Poison},
     holepunch_socket_t,
+    sized_struct::check_size,
 };
 
 /// The largest datagram that can be sent, in bytes.
@@ -109,8 +109,8 @@ pub unsafe extern "C" fn holepunch_connection_send(
 /// Waits for one datagram and writes it to the buffer, its length, which may be 0, to *length.
 ///
 /// Datagrams have at most HOLEPUNCH_MAX_DATAGRAM bytes; one that is longer than the buffer is lost, with
-/// HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE. What came before the peer's end is received first. buffer stays the caller's; NULL only with capacity 0. What it holds after a
-/// failure is undefined. cancel may be NULL.
+/// HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE. What came before the peer's end is received first. buffer stays the caller's;
+/// NULL only with capacity 0. What it holds after a failure is undefined. cancel may be NULL.
 ///
 /// Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT; HOLEPUNCH_ERROR_TIMEOUT; HOLEPUNCH_ERROR_CANCELLED;
 /// HOLEPUNCH_ERROR_CLOSED, the peer has ended its data or this side has closed; HOLEPUNCH_ERROR_LOST;

@@ -2,7 +2,7 @@
 
 use std::{ffi::c_char, os::fd::AsFd, os::fd::AsRawFd, sync::Arc, time::Duration};
 
-use holepunch_core::{ConnectOptions, Endpoint};
+use holepunch_core::Endpoint;
 
 use crate::{
     cancel::holepunch_cancel_t,
@@ -13,14 +13,12 @@ use crate::{
     guard::{self, Handle, Out, Poison},
     holepunch_socket_t,
     listener::holepunch_listener_t,
+    options::{self, holepunch_connect_options_t, holepunch_listen_options_t},
+    sized_struct,
 };
 
 /// As a time limit: as long as it takes.
 pub const HOLEPUNCH_FOREVER: i64 = -1;
-/// A good wait_ms of holepunch_endpoint_connect_datagram(), in milliseconds.
-pub const HOLEPUNCH_CONNECT_WAIT_MS: i64 = 10000;
-/// A good timeout_ms of holepunch_endpoint_connect_datagram(), in milliseconds.
-pub const HOLEPUNCH_CONNECT_TIMEOUT_MS: i64 = 30000;
 
 /// Makes listeners and connections, and drives them: by a thread of its own, or by the program (see no_thread).
 pub struct holepunch_endpoint_t {
@@ -65,17 +63,18 @@ pub unsafe extern "C" fn holepunch_endpoint_new(
 /// Registers a listener and returns when a server has the registration.
 ///
 /// name is 1 to 64 of the characters a-z, 0-9, '.', '_' and '-'; NULL for a listener that is found by its public
-/// address. cancel may be NULL. On success *listener belongs to the caller, who frees it with
-/// holepunch_listener_free().
+/// address. options may be NULL: all defaults; cancel may be NULL. On success *listener belongs to the caller, who
+/// frees it with holepunch_listener_free().
 ///
 /// Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_ADDRESS_IN_USE, HOLEPUNCH_ERROR_UNRESOLVABLE,
 /// HOLEPUNCH_ERROR_SERVER_UNREACHABLE, HOLEPUNCH_ERROR_SERVER_SILENT, HOLEPUNCH_ERROR_SERVER_REFUSED,
-/// HOLEPUNCH_ERROR_NAME_TAKEN, HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED.
+/// HOLEPUNCH_ERROR_NAME_TAKEN, HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED;
+/// HOLEPUNCH_ERROR_UNSUPPORTED, the options have fields that this library does not know.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn holepunch_endpoint_listen(
     endpoint: *mut holepunch_endpoint_t,
     name: *const c_char,
-    timeout_ms: i64,
+    options: *const holepunch_listen_options_t,
     cancel: *mut holepunch_cancel_t,
     listener: *mut *mut holepunch_listener_t,
     error: *mut *mut holepunch_error_t,
@@ -85,7 +84,8 @@ pub unsafe extern "C" fn holepunch_endpoint_listen(
         guard::call(endpoint, error, |endpoint| {
             let out = Out::new(listener, "listener")?;
             let name = if name.is_null() { None } else { Some(guard::text(name, "name")?) };
-            let wait = deadline::wait(timeout_ms, cancel)?;
+            let options = sized_struct::read(options)?;
+            let wait = deadline::wait(options.timeout_ms, cancel)?;
             let listener = endpoint.inner.listen(name, wait)?;
             out.set(guard::into_raw(holepunch_listener_t::new(listener)));
             Ok(())
@@ -95,22 +95,20 @@ pub unsafe extern "C" fn holepunch_endpoint_listen(
 
 /// Connects to a listener and returns when a direct path was found.
 ///
-/// target is the listener's name, or the public address of an unnamed one. wait_ms is how long to keep asking for a
-/// listener that is not registered yet (0 asks once), timeout_ms how long the two peers may take from their
-/// introduction on; HOLEPUNCH_CONNECT_WAIT_MS and HOLEPUNCH_CONNECT_TIMEOUT_MS are good values. cancel may be NULL.
-/// On success *connection belongs to the caller, who frees it with holepunch_connection_free().
+/// target is the listener's name, or the public address of an unnamed one. options may be NULL: all defaults; cancel
+/// may be NULL. On success *connection belongs to the caller, who frees it with holepunch_connection_free().
 ///
 /// Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_ADDRESS_IN_USE, HOLEPUNCH_ERROR_UNRESOLVABLE,
 /// HOLEPUNCH_ERROR_SERVER_UNREACHABLE, HOLEPUNCH_ERROR_SERVER_SILENT, HOLEPUNCH_ERROR_SERVER_REFUSED,
 /// HOLEPUNCH_ERROR_NOT_FOUND, HOLEPUNCH_ERROR_AMBIGUOUS, HOLEPUNCH_ERROR_WRONG_SECRET,
 /// HOLEPUNCH_ERROR_TRANSPORT_MISMATCH, HOLEPUNCH_ERROR_VERSION_MISMATCH, HOLEPUNCH_ERROR_NO_PATH,
-/// HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED.
+/// HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_CLOSED; HOLEPUNCH_ERROR_UNSUPPORTED, the options
+/// have fields that this library does not know.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn holepunch_endpoint_connect_datagram(
     endpoint: *mut holepunch_endpoint_t,
     target: *const c_char,
-    wait_ms: i64,
-    timeout_ms: i64,
+    options: *const holepunch_connect_options_t,
     cancel: *mut holepunch_cancel_t,
     connection: *mut *mut holepunch_connection_t,
     error: *mut *mut holepunch_error_t,
@@ -120,9 +118,7 @@ pub unsafe extern "C" fn holepunch_endpoint_connect_datagram(
         guard::call(endpoint, error, |endpoint| {
             let out = Out::new(connection, "connection")?;
             let target = guard::text(target, "target")?;
-            let mut options = ConnectOptions::default()
-                .wait(deadline::bounded(wait_ms, "wait_ms")?)
-                .timeout(deadline::bounded(timeout_ms, "timeout_ms")?);
+            let mut options = options::connect(options)?;
             if !cancel.is_null() {
                 options = options.cancel(guard::share(cancel)?.inner());
             }

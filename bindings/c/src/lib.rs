@@ -17,6 +17,8 @@ pub mod endpoint;
 pub mod error;
 mod guard;
 pub mod listener;
+pub mod options;
+mod sized_struct;
 pub mod status;
 pub mod version;
 

@@ -48,7 +48,8 @@ pub const HOLEPUNCH_ERROR_CANCELLED: i32 = 16;
 pub const HOLEPUNCH_ERROR_CLOSED: i32 = 17;
 /// The connected peer has answered nothing for 30 seconds (RFC 7675).
 pub const HOLEPUNCH_ERROR_LOST: i32 = 18;
-/// The handle is not connected yet.
+/// The handle is not connected yet. Reserved: today's handles exist only when connected; for handles that are
+/// opened before they connect, should there be such an interface.
 pub const HOLEPUNCH_ERROR_NOT_CONNECTED: i32 = 19;
 /// The datagram is larger than the path carries.
 pub const HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE: i32 = 20;

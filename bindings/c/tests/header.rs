@@ -1,11 +1,12 @@
 //! The header is what the sources say, its numbers are those of the Rust API, and it stands on its own.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, sync::Once};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, sync::Once, time::Duration};
 
-use holepunch_core::{ErrorKind, config};
+use holepunch_core::{ConnectOptions, ErrorKind, config};
 
 /// The files that export something, in the order in which the header tells of them.
-const SOURCES: [&str; 8] = ["version", "status", "error", "config", "cancel", "endpoint", "listener", "connection"];
+const SOURCES: [&str; 9] =
+    ["version", "status", "error", "config", "options", "cancel", "endpoint", "listener", "connection"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -74,6 +75,15 @@ fn the_version_macros_are_the_version() {
 #[test]
 fn the_limits_are_those_of_the_library() {
     assert_eq!(defines()["HOLEPUNCH_MAX_DATAGRAM"], i64::try_from(config::MAX_DATAGRAM).expect("it is small"));
+}
+
+#[test]
+fn the_default_times_are_those_of_the_library() {
+    let time = |name| Duration::from_millis(defines()[name].try_into().expect("it is not negative"));
+    let options =
+        ConnectOptions::default().wait(time("HOLEPUNCH_CONNECT_WAIT_MS")).timeout(time("HOLEPUNCH_CONNECT_TIMEOUT_MS"));
+    // Debug tells every field, and there is no other way to read one.
+    assert_eq!(format!("{options:?}"), format!("{:?}", ConnectOptions::default()));
 }
 
 #[test]

@@ -42,8 +42,8 @@ static void null_handles(void) {
     uint64_t rtt = 7;
     INVALID(holepunch_config_init(NULL, sizeof(holepunch_config_t), error));
     INVALID(holepunch_cancel_cancel(NULL, error));
-    INVALID(holepunch_endpoint_listen(NULL, "bob", 0, NULL, &listener, error));
-    INVALID(holepunch_endpoint_connect_datagram(NULL, "bob", 0, 0, NULL, &connection, error));
+    INVALID(holepunch_endpoint_listen(NULL, "bob", LISTEN_FOR(0), NULL, &listener, error));
+    INVALID(holepunch_endpoint_connect_datagram(NULL, "bob", CONNECT_FOR(0, 0), NULL, &connection, error));
     INVALID(holepunch_endpoint_process(NULL, error));
     INVALID(holepunch_endpoint_next_timeout_ms(NULL, &timeout, error));
     INVALID(holepunch_endpoint_fd(NULL, &fd, error));
@@ -68,8 +68,8 @@ static void null_handles(void) {
 static void null_results(holepunch_endpoint_t *endpoint) {
     INVALID(holepunch_cancel_new(NULL, error));
     INVALID(holepunch_endpoint_new(NULL, NULL, error));
-    INVALID(holepunch_endpoint_listen(endpoint, "bob", 0, NULL, NULL, error));
-    INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", 0, 0, NULL, NULL, error));
+    INVALID(holepunch_endpoint_listen(endpoint, "bob", LISTEN_FOR(0), NULL, NULL, error));
+    INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", CONNECT_FOR(0, 0), NULL, NULL, error));
     INVALID(holepunch_endpoint_next_timeout_ms(endpoint, NULL, error));
     INVALID(holepunch_endpoint_fd(endpoint, NULL, error));
 }
@@ -83,17 +83,20 @@ static void names_and_times(holepunch_endpoint_t *endpoint) {
     size_t i;
     memset(long_name, 'a', sizeof long_name - 1);
     long_name[sizeof long_name - 1] = '\0';
-    INVALID(holepunch_endpoint_listen(endpoint, long_name, 0, NULL, &listener, error));
-    INVALID(holepunch_endpoint_connect_datagram(endpoint, long_name, 0, 0, NULL, &connection, error));
-    INVALID(holepunch_endpoint_connect_datagram(endpoint, NULL, 0, 0, NULL, &connection, error));
+    INVALID(holepunch_endpoint_listen(endpoint, long_name, LISTEN_FOR(0), NULL, &listener, error));
+    INVALID(holepunch_endpoint_connect_datagram(endpoint, long_name, CONNECT_FOR(0, 0), NULL, &connection, error));
+    INVALID(holepunch_endpoint_connect_datagram(endpoint, NULL, CONNECT_FOR(0, 0), NULL, &connection, error));
     for (i = 0; i < sizeof BAD_NAMES / sizeof *BAD_NAMES; i++) {
-        INVALID(holepunch_endpoint_listen(endpoint, BAD_NAMES[i], 0, NULL, &listener, error));
-        INVALID(holepunch_endpoint_connect_datagram(endpoint, BAD_NAMES[i], 0, 0, NULL, &connection, error));
+        INVALID(holepunch_endpoint_listen(endpoint, BAD_NAMES[i], LISTEN_FOR(0), NULL, &listener, error));
+        INVALID(
+            holepunch_endpoint_connect_datagram(endpoint, BAD_NAMES[i], CONNECT_FOR(0, 0), NULL, &connection, error));
     }
     for (i = 0; i < sizeof BAD_TIMES / sizeof *BAD_TIMES; i++) {
-        INVALID(holepunch_endpoint_listen(endpoint, "bob", BAD_TIMES[i], NULL, &listener, error));
-        INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", BAD_TIMES[i], 0, NULL, &connection, error));
-        INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", 0, BAD_TIMES[i], NULL, &connection, error));
+        INVALID(holepunch_endpoint_listen(endpoint, "bob", LISTEN_FOR(BAD_TIMES[i]), NULL, &listener, error));
+        INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", CONNECT_FOR(BAD_TIMES[i], 0), NULL, &connection,
+                                                    error));
+        INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", CONNECT_FOR(0, BAD_TIMES[i]), NULL, &connection,
+                                                    error));
     }
     CHECK(listener == (holepunch_listener_t *)0x1 && connection == (holepunch_connection_t *)0x1);
 }
@@ -106,10 +109,88 @@ static void cancelled_before(holepunch_endpoint_t *endpoint) {
     OK(holepunch_cancel_new(&cancel, error));
     OK(holepunch_cancel_cancel(cancel, error));
     OK(holepunch_cancel_cancel(cancel, error));
-    EXPECT(HOLEPUNCH_ERROR_CANCELLED, holepunch_endpoint_listen(endpoint, "bob", INT64_MAX, cancel, &listener, error));
-    EXPECT(HOLEPUNCH_ERROR_CANCELLED, holepunch_endpoint_connect_datagram(endpoint, "bob", INT64_MAX, INT64_MAX, cancel,
-                                                                          &connection, error));
+    EXPECT(HOLEPUNCH_ERROR_CANCELLED,
+           holepunch_endpoint_listen(endpoint, "bob", LISTEN_FOR(INT64_MAX), cancel, &listener, error));
+    EXPECT(HOLEPUNCH_ERROR_CANCELLED,
+           holepunch_endpoint_connect_datagram(endpoint, "bob", CONNECT_FOR(INT64_MAX, INT64_MAX), cancel, &connection,
+                                               error));
     holepunch_cancel_free(cancel);
+}
+
+/* What the two calls say to options. They have a cancelled token, so that options that are right end in "cancelled". */
+static void listens(holepunch_endpoint_t *endpoint, const holepunch_listen_options_t *options, int32_t status) {
+    holepunch_listener_t *listener = (holepunch_listener_t *)0x1;
+    holepunch_cancel_t *cancel;
+    OK(holepunch_cancel_new(&cancel, error));
+    OK(holepunch_cancel_cancel(cancel, error));
+    EXPECT(status, holepunch_endpoint_listen(endpoint, "bob", options, cancel, &listener, error));
+    CHECK(listener == (holepunch_listener_t *)0x1);
+    holepunch_cancel_free(cancel);
+}
+
+static void connects(holepunch_endpoint_t *endpoint, const holepunch_connect_options_t *options, int32_t status) {
+    holepunch_connection_t *connection = (holepunch_connection_t *)0x1;
+    holepunch_cancel_t *cancel;
+    OK(holepunch_cancel_new(&cancel, error));
+    OK(holepunch_cancel_cancel(cancel, error));
+    EXPECT(status, holepunch_endpoint_connect_datagram(endpoint, "bob", options, cancel, &connection, error));
+    CHECK(connection == (holepunch_connection_t *)0x1);
+    holepunch_cancel_free(cancel);
+}
+
+static void listen_options(holepunch_endpoint_t *endpoint) {
+    static const size_t WRONG[] = {0, 1, sizeof(size_t), sizeof(holepunch_listen_options_t) - 1, 4096, SIZE_MAX};
+    struct {
+        holepunch_listen_options_t options;
+        uint8_t later[64];
+    } newer;
+    size_t i;
+    for (i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        holepunch_listen_options_t options = {.size = WRONG[i], .timeout_ms = 7};
+        listens(endpoint, &options, HOLEPUNCH_ERROR_INVALID_ARGUMENT);
+        INVALID(holepunch_listen_options_init(&options, WRONG[i], error));
+        CHECK(options.size == WRONG[i] && options.timeout_ms == 7);
+    }
+    INVALID(holepunch_listen_options_init(NULL, sizeof(holepunch_listen_options_t), error));
+    memset(&newer, 0xff, sizeof newer);
+    OK(holepunch_listen_options_init(&newer.options, sizeof newer, error));
+    CHECK(newer.options.size == sizeof newer && newer.options.timeout_ms == HOLEPUNCH_FOREVER);
+    CHECK(newer.later[0] == 0 && newer.later[63] == 0);
+    listens(endpoint, &newer.options, HOLEPUNCH_ERROR_CANCELLED);
+    newer.later[0] = 1;
+    listens(endpoint, &newer.options, HOLEPUNCH_ERROR_UNSUPPORTED);
+    newer.later[0] = 0;
+    newer.later[63] = 1;
+    listens(endpoint, &newer.options, HOLEPUNCH_ERROR_UNSUPPORTED);
+    listens(endpoint, NULL, HOLEPUNCH_ERROR_CANCELLED);
+}
+
+static void connect_options(holepunch_endpoint_t *endpoint) {
+    static const size_t WRONG[] = {0, 1, sizeof(size_t), sizeof(holepunch_connect_options_t) - 1, 4096, SIZE_MAX};
+    struct {
+        holepunch_connect_options_t options;
+        uint8_t later[64];
+    } newer;
+    size_t i;
+    for (i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        holepunch_connect_options_t options = {.size = WRONG[i], .wait_ms = 7, .timeout_ms = 8};
+        connects(endpoint, &options, HOLEPUNCH_ERROR_INVALID_ARGUMENT);
+        INVALID(holepunch_connect_options_init(&options, WRONG[i], error));
+        CHECK(options.size == WRONG[i] && options.wait_ms == 7 && options.timeout_ms == 8);
+    }
+    INVALID(holepunch_connect_options_init(NULL, sizeof(holepunch_connect_options_t), error));
+    memset(&newer, 0xff, sizeof newer);
+    OK(holepunch_connect_options_init(&newer.options, sizeof newer, error));
+    CHECK(newer.options.size == sizeof newer && newer.options.wait_ms == HOLEPUNCH_CONNECT_WAIT_MS);
+    CHECK(newer.options.timeout_ms == HOLEPUNCH_CONNECT_TIMEOUT_MS);
+    CHECK(newer.later[0] == 0 && newer.later[63] == 0);
+    connects(endpoint, &newer.options, HOLEPUNCH_ERROR_CANCELLED);
+    newer.later[0] = 1;
+    connects(endpoint, &newer.options, HOLEPUNCH_ERROR_UNSUPPORTED);
+    newer.later[0] = 0;
+    newer.later[63] = 1;
+    connects(endpoint, &newer.options, HOLEPUNCH_ERROR_UNSUPPORTED);
+    connects(endpoint, NULL, HOLEPUNCH_ERROR_CANCELLED);
 }
 
 /* What holepunch_endpoint_new() says to a config. */
@@ -214,6 +295,8 @@ int main(void) {
     null_results(endpoint);
     names_and_times(endpoint);
     cancelled_before(endpoint);
+    listen_options(endpoint);
+    connect_options(endpoint);
     OK(holepunch_endpoint_close(endpoint, error));
     OK(holepunch_endpoint_close(endpoint, error));
     holepunch_endpoint_free(endpoint);

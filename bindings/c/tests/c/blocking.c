@@ -35,8 +35,9 @@ static int32_t blocks_in_accept(struct scene *scene, holepunch_error_t **error) 
 
 static int32_t blocks_in_connect(struct scene *scene, holepunch_error_t **error) {
     holepunch_connection_t *connection;
-    return holepunch_endpoint_connect_datagram(scene->connecting, "nobody", HOLEPUNCH_FOREVER, HOLEPUNCH_FOREVER,
-                                               scene->cancel, &connection, error);
+    return holepunch_endpoint_connect_datagram(scene->connecting, "nobody",
+                                               CONNECT_FOR(HOLEPUNCH_FOREVER, HOLEPUNCH_FOREVER), scene->cancel,
+                                               &connection, error);
 }
 
 static int32_t blocks_in_recv(struct scene *scene, holepunch_error_t **error) {
@@ -106,8 +107,7 @@ static void *block(void *argument) {
 
 static void *connect_to(void *argument) {
     struct scene *scene = argument;
-    OK(holepunch_endpoint_connect_datagram(scene->connecting, "blocking", HOLEPUNCH_CONNECT_WAIT_MS,
-                                           HOLEPUNCH_CONNECT_TIMEOUT_MS, NULL, &scene->connection, error));
+    OK(holepunch_endpoint_connect_datagram(scene->connecting, "blocking", NULL, NULL, &scene->connection, error));
     return NULL;
 }
 
@@ -118,7 +118,7 @@ static void run_case(size_t index) {
     int64_t began;
     pid_t blocked;
     OK(holepunch_cancel_new(&scene.cancel, error));
-    OK(holepunch_endpoint_listen(scene.listening, "blocking", 10000, NULL, &scene.listener, error));
+    OK(holepunch_endpoint_listen(scene.listening, "blocking", LISTEN_FOR(10000), NULL, &scene.listener, error));
     thread = start(connect_to, &scene);
     OK(holepunch_listener_accept_datagram(scene.listener, 10000, NULL, &scene.accepted, error));
     join(thread);

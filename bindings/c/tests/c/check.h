@@ -25,6 +25,13 @@
 
 #define OK(call) EXPECT(HOLEPUNCH_OK, call)
 
+/* Options with these times, as the argument of a call. */
+#define LISTEN_FOR(timeout)                                                                                            \
+    (&(holepunch_listen_options_t){.size = sizeof(holepunch_listen_options_t), .timeout_ms = (timeout)})
+#define CONNECT_FOR(wait, timeout)                                                                                     \
+    (&(holepunch_connect_options_t){                                                                                   \
+        .size = sizeof(holepunch_connect_options_t), .wait_ms = (wait), .timeout_ms = (timeout)})
+
 static inline void check(int condition, const char *text, const char *file, int line) {
     if (!condition) {
         fprintf(stderr, "%s:%d: %s\n", file, line, text);

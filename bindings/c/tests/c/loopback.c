@@ -35,14 +35,13 @@ struct connect {
 
 static void *connect_to(void *argument) {
     struct connect *connect = argument;
-    OK(holepunch_endpoint_connect_datagram(connect->endpoint, connect->name, HOLEPUNCH_CONNECT_WAIT_MS,
-                                           HOLEPUNCH_CONNECT_TIMEOUT_MS, NULL, &connect->connection, error));
+    OK(holepunch_endpoint_connect_datagram(connect->endpoint, connect->name, NULL, NULL, &connect->connection, error));
     return NULL;
 }
 
 static holepunch_listener_t *listen_as(holepunch_endpoint_t *by, const char *name) {
     holepunch_listener_t *listener;
-    OK(holepunch_endpoint_listen(by, name, SECONDS(10), NULL, &listener, error));
+    OK(holepunch_endpoint_listen(by, name, LISTEN_FOR(SECONDS(10)), NULL, &listener, error));
     return listener;
 }
 
@@ -170,9 +169,10 @@ static void with_threads(void) {
     holepunch_connection_free(accepted);
 
     /* The listener is still there, its name is taken, and others are not there. */
-    EXPECT(HOLEPUNCH_ERROR_NAME_TAKEN, holepunch_endpoint_listen(one, "threads", SECONDS(10), NULL, &second, error));
+    EXPECT(HOLEPUNCH_ERROR_NAME_TAKEN,
+           holepunch_endpoint_listen(one, "threads", LISTEN_FOR(SECONDS(10)), NULL, &second, error));
     EXPECT(HOLEPUNCH_ERROR_NOT_FOUND,
-           holepunch_endpoint_connect_datagram(one, "nobody", 0, SECONDS(10), NULL, &connector, error));
+           holepunch_endpoint_connect_datagram(one, "nobody", CONNECT_FOR(0, SECONDS(10)), NULL, &connector, error));
     EXPECT(HOLEPUNCH_ERROR_TIMEOUT, holepunch_listener_accept_datagram(listener, 0, NULL, &accepted, error));
     EXPECT(HOLEPUNCH_ERROR_INVALID_ARGUMENT, holepunch_listener_accept_datagram(listener, 0, NULL, NULL, error));
     EXPECT(HOLEPUNCH_ERROR_INVALID_ARGUMENT, holepunch_listener_accept_datagram(listener, -2, NULL, &accepted, error));
@@ -226,7 +226,7 @@ static void with_a_wrong_secret(void) {
     holepunch_listener_t *listener = listen_as(other, "secret");
     holepunch_connection_t *connection;
     EXPECT(HOLEPUNCH_ERROR_WRONG_SECRET,
-           holepunch_endpoint_connect_datagram(one, "secret", 0, SECONDS(10), NULL, &connection, error));
+           holepunch_endpoint_connect_datagram(one, "secret", CONNECT_FOR(0, SECONDS(10)), NULL, &connection, error));
     holepunch_listener_free(listener);
     holepunch_endpoint_free(one);
     holepunch_endpoint_free(other);
@@ -242,7 +242,8 @@ static void in_a_child(void) {
     if (child == 0) {
         alarm(20);
         EXPECT(HOLEPUNCH_ERROR_FORKED, holepunch_endpoint_process(parent, error));
-        EXPECT(HOLEPUNCH_ERROR_FORKED, holepunch_endpoint_listen(parent, "child", SECONDS(5), NULL, &second, error));
+        EXPECT(HOLEPUNCH_ERROR_FORKED,
+               holepunch_endpoint_listen(parent, "child", LISTEN_FOR(SECONDS(5)), NULL, &second, error));
         EXPECT(HOLEPUNCH_ERROR_FORKED,
                holepunch_listener_accept_datagram(listener, SECONDS(5), NULL, &connection, error));
         holepunch_listener_free(listener);
@@ -276,7 +277,7 @@ static void logs_until_freed(void) {
     config.log_user = &lines;
     OK(holepunch_endpoint_new(&config, &logging, error));
     listener = listen_as(logging, "logging");
-    EXPECT(HOLEPUNCH_ERROR_NAME_TAKEN, holepunch_endpoint_listen(logging, "logging", SECONDS(10), NULL, &second, error));
+    EXPECT(HOLEPUNCH_ERROR_NAME_TAKEN, holepunch_endpoint_listen(logging, "logging", NULL, NULL, &second, error));
     while (__atomic_load_n(&lines, __ATOMIC_SEQ_CST) == 0 && now_ms() < deadline)
         sched_yield();
     holepunch_endpoint_free(logging);
