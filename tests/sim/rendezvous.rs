@@ -243,6 +243,54 @@ fn a_server_that_was_away_for_an_hour_has_its_listener_back() {
 }
 
 #[test]
+fn a_listener_whose_interfaces_changed_during_an_outage_is_found_again() {
+    let (mut world, server, peers) = open_network(25, 2);
+    world.listen(peers[0], server, Some("bob"));
+    world.run_until_registered(peers[0]);
+    for _ in 0..100 {
+        let session = world.connect(peers[1], server, "bob");
+        assert!(
+            world
+                .run_until(PATIENCE, |world| connected(world, peers[1]) > connected(world, peers[0]).saturating_sub(1))
+        );
+        world.with_peer(peers[1], |peer, now| peer.close(now, session));
+    }
+    world.run_for(Duration::from_secs(10));
+    let host = world.host(peers[0]);
+    world.net.set_link_up(host, false);
+    world.run_for(Duration::from_secs(30));
+    let addresses = ips(&["198.51.100.1", "203.0.113.9"]);
+    world.with_peer(peers[0], |peer, now| {
+        peer.handle_input(now, holepunch::machine::Input::Interfaces(&addresses));
+    });
+    world.run_for(Duration::from_secs(40));
+    world.net.set_link_up(host, true);
+    world.run_for(Duration::from_secs(26));
+    assert_eq!(world.server(server).stats().registrations, 1);
+    let before = connected(&world, peers[1]);
+    world.connect(peers[1], server, "bob");
+    assert!(world.run_until(Duration::from_secs(5), |world| connected(world, peers[1]) > before));
+}
+
+#[test]
+fn a_server_that_nothing_can_be_sent_to_is_unreachable_and_not_silent() {
+    let (mut world, server, peers) = open_network(26, 2);
+    world.refuse_sends_to = Some(ips(&["192.0.2.1"])[0]);
+    let request = holepunch::peer::ConnectRequest {
+        bind: vec!["0.0.0.0:0".parse().unwrap()],
+        ..world.connect_request(server, "bob")
+    };
+    world.with_peer(peers[0], |peer, now| peer.connect(now, request)).unwrap();
+    world.listen(peers[1], server, Some("bob"));
+    let (time, error) = run_until_failed(&mut world, peers[0]);
+    assert_eq!(error.kind(), ErrorKind::ServerUnreachable, "{error}");
+    assert!(time.as_millis() <= 300, "{time}");
+    assert!(error.message().contains("no route"), "{error}");
+    // Over IPv6 it is only silent.
+    assert_eq!(run_until_failed(&mut world, peers[1]).1.kind(), ErrorKind::ServerSilent);
+}
+
+#[test]
 fn a_listener_whose_address_changes_is_found_at_the_new_one() {
     let [kind, ..] = netsim::oracle::NatKind::all();
     let mut pair = Pair::new(14, kind, kind);

@@ -49,12 +49,14 @@ pub(crate) struct World {
     nodes: Vec<Node>,
     seed: u64,
     /// What the tests may look at or change on its way; false drops it.
+    /// Where the hosts have no route to.
+    pub(crate) refuse_sends_to: Option<IpAddr>,
     pub(crate) on_send: Option<Box<dyn FnMut(&Datagram) -> bool>>,
 }
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { net: Network::new(seed), nodes: Vec::new(), seed, on_send: None }
+        Self { net: Network::new(seed), nodes: Vec::new(), seed, on_send: None, refuse_sends_to: None }
     }
 
     fn seed_of(&self, node: usize) -> [u8; 32] {
@@ -210,7 +212,15 @@ impl World {
         destination: SocketAddr,
         payload: Vec<u8>,
     ) {
-        let Some(local) = self.nodes[node].sockets.get(&socket) else { return };
+        let Some(local) = self.nodes[node].sockets.get(&socket).copied() else { return };
+        if self.refuse_sends_to == Some(destination.ip()) {
+            let error = holepunch::Error::new(holepunch::ErrorKind::ServerUnreachable, "no route to host");
+            let now = instant(self.net.now());
+            if let Machine::Peer(peer) = &mut self.nodes[node].machine {
+                peer.handle_input(now, Input::SendFailed { socket, destination, error });
+            }
+            return;
+        }
         let host = self.nodes[node].host;
         let routed = || self.net.addresses(host).into_iter().find(|ip| ip.is_ipv6() == destination.is_ipv6());
         let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());

@@ -398,12 +398,12 @@ fn a_cookie_is_good_for_its_address_its_id_and_its_time_only() {
     for (listener, remote, cookie) in [(&bob, home, &forged), (&bob, away, &cookie), (&eve, home, &cookie)] {
         let request = listener.full(lab.id(), Some(cookie));
         let answer = lab.ask(remote, &request);
-        assert_eq!(code(&answer), 438);
+        assert_eq!(code(&answer), 401);
         assert!(parse(&answer).nonce().is_some(), "the next cookie");
     }
     lab.wait(120);
     let expired = bob.full(lab.id(), Some(&cookie));
-    assert_eq!(lab.code(home, &expired), 438);
+    assert_eq!(lab.code(home, &expired), 401);
     assert_eq!(lab.server.stats().registrations, 0);
 
     lab.now = Instant::from_nanos(0) + Duration::from_secs(119);
