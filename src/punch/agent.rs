@@ -285,7 +285,8 @@ impl Agent {
         for pair in &self.pairs {
             wake.at(pair.next_check, Timer::Check);
         }
-        if !self.selected && self.role == Role::Controlling {
+        let has_other = self.pairs.iter().any(|pair| pair.valid && !pair.nominated);
+        if !self.selected && self.role == Role::Controlling && has_other {
             let nominated = self.pairs.iter().find(|pair| pair.nominated && !pair.valid && !pair.may_check());
             wake.at(nominated.and_then(|pair| pair.last_sent).map(|sent| sent + STALLED), Timer::Check);
         }

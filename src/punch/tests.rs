@@ -233,6 +233,33 @@ fn the_choice_leaves_in_the_moment_it_is_made() {
 }
 
 #[test]
+fn a_choice_that_works_in_one_direction_only_gives_way_to_a_pair_that_works() {
+    let other = "192.0.2.77:7000";
+    let kinds = [(ADDRESSES[1], CandidateKind::Host, OBSERVED), (other, CandidateKind::Host, OBSERVED)];
+    let mut agent = alone(Role::Controlling, &kinds);
+    agent.handle_timeout(ms(0));
+    let to_other = sent(&mut agent).into_iter().find(|transmit| transmit.destination == address(other)).unwrap();
+    // The peer is heard on the first pair, which is chosen, and none of our checks there is ever answered.
+    arrive(&mut agent, ms(10), ADDRESSES[1], &check(false));
+    assert!(sent(&mut agent).iter().any(|transmit| is_nominating(transmit)));
+    arrive(&mut agent, ms(100), other, &answer(&to_other, None));
+    let mut now = ms(100);
+    let renominated = loop {
+        agent.handle_timeout(now);
+        let to_other = |transmit: &&Transmit| transmit.destination == address(other) && is_nominating(transmit);
+        if let Some(transmit) = sent(&mut agent).iter().find(to_other) {
+            break transmit.clone();
+        }
+        let next = agent.next_timeout().unwrap();
+        assert!(next > now, "it wants to be called again at once");
+        now = next;
+    };
+    assert!((400..700).contains(&millis(now)), "{} ms", millis(now));
+    arrive(&mut agent, now, other, &answer(&renominated, None));
+    assert!(core::iter::from_fn(|| agent.poll_event()).any(|event| matches!(event, AgentEvent::Selected(_))));
+}
+
+#[test]
 fn a_controlled_agent_waits_for_the_choice() {
     let mut agent = alone(Role::Controlled, &[(ADDRESSES[1], CandidateKind::Host, OBSERVED)]);
     agent.handle_timeout(ms(0));
