@@ -4,6 +4,7 @@ use super::targets::{
     peer::{Reached, operation as peer},
     records::{address, push_record},
     server::{CLIENTS, SOCKETS, operation as server, server as real_server},
+    streams::operation as streams,
 };
 use holepunch::{
     config::PeerConfig,
@@ -44,6 +45,36 @@ impl Script {
     fn connected(self) -> Self {
         self.registered().then(peer::BIND, &[1, 0]).then(peer::BIND, &[1, 0]).deliver_all().wait(50).deliver_all()
     }
+}
+
+/// Seeds of `server_streams`, each with the introductions it makes.
+pub(crate) fn server_streams() -> Vec<(&'static str, Vec<u8>, usize)> {
+    let accept = |script: Script, id: u8, client: u8| script.then(streams::ACCEPT, &[id, client]);
+    let say = |script: Script, id: u8, bytes: &[u8]| script.then(streams::SAY, &[&[id], bytes].concat());
+    let pause = |script: Script, millis: u16| script.then(streams::WAIT, &millis.to_le_bytes());
+    let two = say(accept(accept(Script::default(), 0, 0), 1, 1), 0, b"<");
+    let stun = [&b"\0\x01\0\0\x21\x12\xa4\x42"[..], &[7; 12]].concat();
+    let seeds = [
+        ("two_of_2015_meet", pause(say(two.clone(), 1, b">127.0.0.2"), 20), 1),
+        ("at_once", say(accept(two.clone(), 2, 1), 2, b"<>127.0.0.2>127.0.0.30>127.0.0.2\n"), 1),
+        (
+            "a_byte_at_a_time",
+            {
+                let script = b">127.0.0.2".iter().fold(two.clone(), |script, byte| say(script, 1, &[*byte]));
+                script.then(streams::END, &[1])
+            },
+            1,
+        ),
+        ("an_announcement", say(say(two.clone(), 0, b"<holepunch <>"), 1, b">127.0.0.2 "), 1),
+        ("not_found", pause(say(two.clone(), 1, b">198.51.100.2"), 100), 0),
+        ("garbage", pause(say(say(two.clone(), 1, b"*('x', 1)\xff"), 0, b">\xff"), 100), 0),
+        ("ipv6", say(say(accept(accept(two.clone(), 2, 4), 3, 5), 2, b"<>127.0.0.2\n"), 3, b"<>2001:db8::2\n"), 0),
+        ("a_listener_fails", say(two.clone().then(streams::FAIL, &[0]), 1, b">127.0.0.2\n"), 0),
+        ("stun", say(say(two.clone(), 1, &stun[..9]), 1, &[&stun[9..], &stun, &stun[..5]].concat()), 0),
+        ("greeted", say(say(two.clone(), 1, b"HOLEPUNCH"), 1, &[b"/1\n", &stun[..]].concat()), 0),
+        ("idle", (0..20).fold(two, |script, _| pause(script, u16::MAX)), 0),
+    ];
+    seeds.into_iter().map(|(name, Script(bytes), introductions)| (name, bytes, introductions)).collect()
 }
 
 /// Seeds of `peer_input`, each with what it reaches.
@@ -204,9 +235,19 @@ fn recorded() -> Script {
     let [listener, _] = &mut peers;
     let name = Some("bob".parse().expect("it is a name"));
     listener
-        .listen(now, ListenRequest { name, servers: servers.clone(), bind: bind.clone(), secret: None })
+        .listen(
+            now,
+            ListenRequest {
+                transports: holepunch::wire::stun::Transports { udp: true, tcp: true },
+                name,
+                servers: servers.clone(),
+                bind: bind.clone(),
+                secret: None,
+            },
+        )
         .expect("the request is right");
     let request = ConnectRequest {
+        transport: holepunch::peer::Transport::Udp,
         target: "bob".parse().expect("it is a name"),
         servers,
         bind,

@@ -284,6 +284,11 @@ typedef struct holepunch_error_t holepunch_error_t;
 typedef struct holepunch_listener_t holepunch_listener_t;
 
 /**
+ * A direct path to one peer that carries a stream of bytes each way, complete and in order.
+ */
+typedef struct holepunch_stream_t holepunch_stream_t;
+
+/**
  * Takes a line of the log.
  *
  * user is log_user of the configuration, level one of HOLEPUNCH_LOG_*, message one line of UTF-8 that is valid
@@ -413,11 +418,11 @@ typedef struct holepunch_path_t {
    */
   char kind[16];
   /**
-   * Which way the path was found, such as "udp_simultaneous".
+   * Which way the path was found, such as "udp_simultaneous" or "tcp_simultaneous_open".
    */
   char strategy[32];
   /**
-   * The round-trip time of the check that found the path, in microseconds.
+   * The round-trip time of the check or the connect that found the path, in microseconds.
    */
   uint64_t rtt_us;
   /**
@@ -425,7 +430,7 @@ typedef struct holepunch_path_t {
    */
   uint64_t since_introduction_us;
   /**
-   * Datagrams that this side sent to the peer until the path was found.
+   * Datagrams that this side sent to the peer until the path was found, or connects that it attempted.
    */
   uint32_t packets_sent;
   /**
@@ -571,7 +576,22 @@ int32_t holepunch_endpoint_listen(struct holepunch_endpoint_t *endpoint,
                                   struct holepunch_error_t **error);
 
 /**
- * Connects to a listener and returns when a direct path was found.
+ * Connects to a listener for a stream of bytes and returns when a direct path was found.
+ *
+ * Otherwise as holepunch_endpoint_connect_datagram(). On success *stream belongs to the caller, who frees it with
+ * holepunch_stream_free().
+ *
+ * Errors: those of holepunch_endpoint_connect_datagram().
+ */
+int32_t holepunch_endpoint_connect(struct holepunch_endpoint_t *endpoint,
+                                   const char *target,
+                                   const struct holepunch_connect_options_t *options,
+                                   struct holepunch_cancel_t *cancel,
+                                   struct holepunch_stream_t **stream,
+                                   struct holepunch_error_t **error);
+
+/**
+ * Connects to a listener for datagrams and returns when a direct path was found.
  *
  * target is the listener's name, or the public address of an unnamed one. options may be NULL: all defaults; cancel
  * may be NULL. On success *connection belongs to the caller, who frees it with holepunch_connection_free().
@@ -643,7 +663,22 @@ int32_t holepunch_endpoint_close(struct holepunch_endpoint_t *endpoint,
 void holepunch_endpoint_free(struct holepunch_endpoint_t *endpoint);
 
 /**
- * Waits for the next peer that a direct path was found to.
+ * Waits for the next peer that a direct path for a stream was found to.
+ *
+ * Streams and connections for datagrams wait apart. cancel may be NULL. On success *stream belongs to the caller, who
+ * frees it with holepunch_stream_free(); it lives on when the listener is closed. A peer that no path is found to
+ * never shows here.
+ *
+ * Errors: those of holepunch_listener_accept_datagram().
+ */
+int32_t holepunch_listener_accept(struct holepunch_listener_t *listener,
+                                  int64_t timeout_ms,
+                                  struct holepunch_cancel_t *cancel,
+                                  struct holepunch_stream_t **stream,
+                                  struct holepunch_error_t **error);
+
+/**
+ * Waits for the next peer that a direct path for datagrams was found to.
  *
  * cancel may be NULL. On success *connection belongs to the caller, who frees it with holepunch_connection_free(); it
  * lives on when the listener is closed. A peer that no path is found to never shows here.
@@ -670,6 +705,126 @@ int32_t holepunch_listener_close(struct holepunch_listener_t *listener,
  * Closes the listener, if it is not, and frees it. Calls on it must have returned. NULL is ignored.
  */
 void holepunch_listener_free(struct holepunch_listener_t *listener);
+
+/**
+ * Sends some of the bytes, as many as the system takes, and writes how many to *sent; 0 only for none.
+ *
+ * Waits while the system's buffer is full. data stays the caller's; NULL only with length 0. cancel may be NULL.
+ * Never raises SIGPIPE. That bytes were sent does not mean that they arrive.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT; HOLEPUNCH_ERROR_TIMEOUT, not one byte could be sent;
+ * HOLEPUNCH_ERROR_CANCELLED; HOLEPUNCH_ERROR_CLOSED, also after holepunch_stream_shutdown();
+ * HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+ */
+int32_t holepunch_stream_send(struct holepunch_stream_t *stream,
+                              const uint8_t *data,
+                              size_t length,
+                              size_t *sent,
+                              int64_t timeout_ms,
+                              struct holepunch_cancel_t *cancel,
+                              struct holepunch_error_t **error);
+
+/**
+ * Sends all of the bytes. Otherwise as holepunch_stream_send(); after a failure it is not known how many were sent.
+ *
+ * Errors: those of holepunch_stream_send().
+ */
+int32_t holepunch_stream_send_all(struct holepunch_stream_t *stream,
+                                  const uint8_t *data,
+                                  size_t length,
+                                  int64_t timeout_ms,
+                                  struct holepunch_cancel_t *cancel,
+                                  struct holepunch_error_t **error);
+
+/**
+ * Waits for bytes, writes some to the buffer, and how many to *length; 0 at the end of the peer's data.
+ *
+ * buffer stays the caller's; NULL only with capacity 0, which gives 0. cancel may be NULL.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT; HOLEPUNCH_ERROR_TIMEOUT; HOLEPUNCH_ERROR_CANCELLED;
+ * HOLEPUNCH_ERROR_CLOSED, this side has closed; HOLEPUNCH_ERROR_LOST, the peer has broken the connection off or
+ * answers no more; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+ */
+int32_t holepunch_stream_recv(struct holepunch_stream_t *stream,
+                              uint8_t *buffer,
+                              size_t capacity,
+                              size_t *length,
+                              int64_t timeout_ms,
+                              struct holepunch_cancel_t *cancel,
+                              struct holepunch_error_t **error);
+
+/**
+ * Ends this side's data: the peer receives what was sent, then the end. Receiving goes on. Does not block.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, stream is NULL; HOLEPUNCH_ERROR_CLOSED; HOLEPUNCH_ERROR_LOST;
+ * HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+ */
+int32_t holepunch_stream_shutdown(struct holepunch_stream_t *stream,
+                                  struct holepunch_error_t **error);
+
+/**
+ * Tells what is known of the path. Set path->size first.
+ *
+ * The struct stays the caller's. The texts within it end with NUL. packets_sent counts the connects that were
+ * attempted.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, stream or path is NULL, or path->size cannot be right;
+ * HOLEPUNCH_ERROR_CLOSED, the socket was given away.
+ */
+int32_t holepunch_stream_path(struct holepunch_stream_t *stream,
+                              struct holepunch_path_t *path,
+                              struct holepunch_error_t **error);
+
+/**
+ * Gives the smoothed round-trip time to the peer, in microseconds, as the system measures it.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, stream or rtt_us is NULL; HOLEPUNCH_ERROR_CLOSED, the socket was given
+ * away.
+ */
+int32_t holepunch_stream_rtt(struct holepunch_stream_t *stream,
+                             uint64_t *rtt_us,
+                             struct holepunch_error_t **error);
+
+/**
+ * Gives the stream's socket, to wait until bytes may be received or sent.
+ *
+ * Only for poll(), select(), epoll and their like. It stays the stream's: never read from it, never close it, and
+ * forget it before holepunch_stream_free().
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, stream or fd is NULL; HOLEPUNCH_ERROR_CLOSED, the socket was given away.
+ */
+int32_t holepunch_stream_fd(struct holepunch_stream_t *stream,
+                            holepunch_socket_t *fd,
+                            struct holepunch_error_t **error);
+
+/**
+ * Gives the stream's socket away: a plain TCP socket of the system's, connected and blocking, with nothing of this
+ * library on it. It is the caller's, who closes it; it outlives the endpoint.
+ *
+ * Calls on the stream must have returned. Every later one but holepunch_stream_free(), which must follow, returns
+ * HOLEPUNCH_ERROR_CLOSED.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, stream or socket is NULL, or a call has not returned;
+ * HOLEPUNCH_ERROR_CLOSED; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+ */
+int32_t holepunch_stream_into_socket(struct holepunch_stream_t *stream,
+                                     holepunch_socket_t *socket,
+                                     struct holepunch_error_t **error);
+
+/**
+ * Closes the stream: the peer receives what was sent, then the end, and blocked calls return HOLEPUNCH_ERROR_CLOSED
+ * within 100 ms. From any thread, at any time; closing again changes nothing.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, stream is NULL.
+ */
+int32_t holepunch_stream_close(struct holepunch_stream_t *stream,
+                               struct holepunch_error_t **error);
+
+/**
+ * Closes the stream, if it is not, and frees it. Calls on it must have returned. NULL is ignored. A socket that was
+ * given away stays.
+ */
+void holepunch_stream_free(struct holepunch_stream_t *stream);
 
 /**
  * Sends one datagram of at most HOLEPUNCH_MAX_DATAGRAM bytes.

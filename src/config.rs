@@ -7,6 +7,9 @@ use core::{net::SocketAddr, time::Duration};
 /// The port a server listens on unless told otherwise; as in 2015.
 pub const DEFAULT_SERVER_PORT: u16 = 20000;
 
+/// The port that peers of 2015 are told to punch from, unless told otherwise.
+pub const DEFAULT_PUNCH_PORT: u16 = 20001;
+
 /// The server's second port, for clients that ask how their NAT maps and filters (RFC 5780), is its first plus this.
 pub const ALTERNATE_PORT_OFFSET: u16 = 2;
 
@@ -175,6 +178,19 @@ pub struct ServerConfig {
     pub cookie_epoch: Duration,
     /// The server's own address and first port as clients are to be told it, where it stands behind port forwarding.
     pub advertise: Option<SocketAddr>,
+    /// Whether the text protocol of 2015 is spoken over TCP.
+    pub legacy: bool,
+    /// The port that peers of 2015 are told to punch from.
+    pub punch_port: u16,
+    /// TCP connections at most; descriptors may bound them sooner.
+    pub max_connections: usize,
+    /// TCP connections from one IPv4 /24 or IPv6 /56 at most; this host's own are not counted.
+    pub max_connections_per_network: u32,
+    /// A TCP connection that has not said anything for this long is closed.
+    pub first_word: Duration,
+    /// A TCP connection that is silent for this long is closed, unless it is a listener of 2015, which has nothing to
+    /// say. A punch over TCP keeps its connection to the server for as long as it lasts.
+    pub idle_connection: Duration,
 }
 
 impl Default for ServerConfig {
@@ -188,6 +204,12 @@ impl Default for ServerConfig {
             max_rate_entries: 16_384,
             cookie_epoch: Duration::from_secs(60),
             advertise: None,
+            legacy: true,
+            punch_port: DEFAULT_PUNCH_PORT,
+            max_connections: 65_536,
+            max_connections_per_network: 4096,
+            first_word: Duration::from_secs(60),
+            idle_connection: Duration::from_secs(600),
         }
     }
 }

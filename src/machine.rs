@@ -146,6 +146,65 @@ pub enum UdpRequest {
     },
 }
 
+/// A reserved local TCP port, by the number that the machine gave it: a listener and any number of streams share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u32);
+
+/// A TCP connection, by number. The machine numbers those that it asks for, below 2^31; the driver those that it
+/// accepted, from 2^31 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u32);
+
+impl StreamId {
+    /// The first number that a driver gives to a connection that it accepted.
+    pub const FIRST_ACCEPTED: u32 = 1 << 31;
+}
+
+/// What a machine asks of the driver about TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TcpRequest {
+    /// Bind a socket that does nothing but keep the port, so that others may share it (`SO_REUSEADDR` and
+    /// `SO_REUSEPORT`), and answer with [`Input::TcpReserved`] or [`Input::TcpReserveFailed`].
+    Reserve {
+        /// The number it will be known by.
+        port: PortId,
+        /// The address to bind; port 0 leaves the choice to the system.
+        address: SocketAddr,
+    },
+    /// Accept connections on a reserved port; each is told with [`Input::TcpAccepted`]. Where that is not possible
+    /// nothing is accepted.
+    Listen {
+        /// The port.
+        port: PortId,
+    },
+    /// Connect from a reserved port, and answer with [`Input::TcpConnected`] or [`Input::TcpFailed`].
+    Connect {
+        /// The port.
+        port: PortId,
+        /// The number that the connection will be known by.
+        stream: StreamId,
+        /// Where to.
+        remote: SocketAddr,
+    },
+    /// Send these bytes, whole and in order.
+    Send {
+        /// The connection.
+        stream: StreamId,
+        /// A few hundred bytes.
+        bytes: Vec<u8>,
+    },
+    /// Close a connection, or give up the attempt to make it. What was sent still arrives (FIN, no RST).
+    Close {
+        /// The connection.
+        stream: StreamId,
+    },
+    /// Give a port up: nothing more is accepted on it. Its connections stay.
+    Release {
+        /// The port.
+        port: PortId,
+    },
+}
+
 /// What a driver tells a machine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -189,6 +248,43 @@ pub enum Input<'a> {
         /// Why.
         error: crate::Error,
     },
+    /// A port asked for is reserved.
+    TcpReserved {
+        /// The port.
+        port: PortId,
+        /// Its local address; the address part may be unspecified.
+        local: SocketAddr,
+    },
+    /// A port asked for could not be reserved.
+    TcpReserveFailed {
+        /// The port.
+        port: PortId,
+        /// Why.
+        error: crate::Error,
+    },
+    /// Somebody has connected to a port that was to be listened on.
+    TcpAccepted {
+        /// The port.
+        port: PortId,
+        /// The number that the driver gave the connection.
+        stream: StreamId,
+        /// Our address.
+        local: SocketAddr,
+        /// The other's.
+        remote: SocketAddr,
+    },
+    /// A connection asked for is there.
+    TcpConnected {
+        /// The connection.
+        stream: StreamId,
+        /// Our address.
+        local: SocketAddr,
+    },
+    /// A connection asked for did not come about, or one that was there is over.
+    TcpFailed {
+        /// The connection.
+        stream: StreamId,
+    },
 }
 
 /// What became of an input datagram.
@@ -208,6 +304,8 @@ pub enum Output<E> {
     Transmit(Transmit),
     /// Bind or close a socket.
     Udp(UdpRequest),
+    /// Do something about TCP.
+    Tcp(TcpRequest),
     /// Something happened that the user wants to know.
     Event(E),
     /// A line for the log; never a secret.
@@ -242,6 +340,8 @@ pub enum Timer {
     Keepalive,
     /// A connectivity check is due (RFC 8445 section 6.1.4).
     Check,
+    /// A TCP connect is due, or has waited for its answer for long enough.
+    Connect,
     /// Consent is due for renewal, or has expired (RFC 7675).
     Consent,
     /// A trickled candidate, or the end of a session, awaits its acknowledgement.

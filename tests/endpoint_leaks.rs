@@ -1,5 +1,7 @@
 //! Nothing is left when everything is dropped. Alone in its process, because it counts what the process has.
 
+#[path = "endpoint/greeter.rs"]
+mod greeter;
 #[path = "endpoint/rendezvous.rs"]
 mod rendezvous;
 

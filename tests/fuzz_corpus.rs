@@ -47,10 +47,15 @@ fn the_seeds_reach_the_deep_states() {
     for (name, seed, introductions) in &server_seeds {
         assert_eq!(targets::server::run(seed), *introductions, "{name}");
     }
+    let stream_seeds = seeds::server_streams();
+    for (name, seed, introductions) in &stream_seeds {
+        assert_eq!(targets::streams::run(seed), *introductions, "{name}");
+    }
     if std::env::var_os(WRITE_SEEDS).is_some() {
         let peer_seeds = peer_seeds.iter().map(|(name, seed, _)| ("peer_input", *name, seed));
         let server_seeds = server_seeds.iter().map(|(name, seed, _)| ("server_input", *name, seed));
-        for (target, name, seed) in peer_seeds.chain(server_seeds) {
+        let stream_seeds = stream_seeds.iter().map(|(name, seed, _)| ("server_streams", *name, seed));
+        for (target, name, seed) in peer_seeds.chain(server_seeds).chain(stream_seeds) {
             let corpus = corpora().join(target);
             fs::create_dir_all(&corpus).unwrap();
             fs::write(corpus.join(name), seed).unwrap();

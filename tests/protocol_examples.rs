@@ -187,6 +187,7 @@ impl World {
 
     fn listen(&mut self, secret: &str) -> holepunch::peer::ListenerId {
         let request = ListenRequest {
+            transports: holepunch::wire::stun::Transports { udp: true, tcp: false },
             name: Some("bob".parse().unwrap()),
             servers: vec![addr(SERVER).into()],
             bind: vec![addr("0.0.0.0:0")],
@@ -200,6 +201,7 @@ impl World {
 
     fn connect(&mut self, target: &str, wait: Duration) -> holepunch::wire::stun::SessionId {
         let request = ConnectRequest {
+            transport: holepunch::peer::Transport::Udp,
             target: target.parse().unwrap(),
             servers: vec![addr(SERVER).into()],
             bind: vec![addr("0.0.0.0:0")],

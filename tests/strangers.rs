@@ -44,7 +44,13 @@ impl Listening {
             sent: BTreeMap::new(),
         };
         let (servers, bind) = (vec![addr(SERVER).into()], vec![addr("0.0.0.0:0")]);
-        let request = ListenRequest { name: Some("bob".parse().unwrap()), servers, bind, secret: None };
+        let request = ListenRequest {
+            transports: holepunch::wire::stun::Transports { udp: true, tcp: true },
+            name: Some("bob".parse().unwrap()),
+            servers,
+            bind,
+            secret: None,
+        };
         listening.peer.listen(listening.now, request).unwrap();
         listening.drain();
         listening

@@ -11,6 +11,7 @@ pub(crate) mod names;
 pub(crate) mod peer;
 pub(crate) mod records;
 pub(crate) mod server;
+pub(crate) mod streams;
 mod stun;
 
 /// A fuzz target.
@@ -21,6 +22,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("names_and_targets", names::names_and_targets),
     ("peer_input", peer::peer_input),
     ("server_input", server::server_input),
+    ("server_streams", streams::server_streams),
     ("stun_message", stun::stun_message),
 ];
 

@@ -303,7 +303,7 @@ impl World {
             }
             operation::DATA => {
                 let Some(path) = self.nodes[node].newest_path else { return };
-                if let Some(source) = self.source(node, path.socket, None, path.remote) {
+                if let Some(source) = self.source(node, path.socket().unwrap(), None, path.remote) {
                     let payload = fields.rest().to_vec();
                     self.push(Flight { sender: Sender::Peer(node), source, destination: path.remote, payload });
                 }
@@ -454,6 +454,7 @@ impl World {
             return;
         }
         let request = ListenRequest {
+            transports: holepunch::wire::stun::Transports { udp: true, tcp: true },
             name: name.map(|name| name.parse().expect("the table is right")),
             servers: vec![server_address()],
             bind: any(),
@@ -682,6 +683,7 @@ fn to_secret(bytes: &[u8]) -> Secret {
 
 fn connect_request(target: &str, secret: Option<&[u8]>, wait: u8, timeout: u8) -> ConnectRequest {
     ConnectRequest {
+        transport: holepunch::peer::Transport::Udp,
         target: target.parse().expect("the table is right"),
         servers: vec![server_address()],
         bind: any(),

@@ -71,7 +71,7 @@ pub(super) struct ServerArguments {
     /// STUN answers a second to one IPv4 /24 or IPv6 /56; 0 for no limit [default: 200]
     #[arg(long, value_name = "N")]
     pub(super) stun_rate: Option<u32>,
-    /// A TOML file with the same settings: host, port, punch_port, advertise, stun_rate
+    /// A TOML file with the same settings (host, port, punch_port, advertise, stun_rate) and more: legacy (false turns the protocol of 2015 off), max_connections, max_connections_per_network
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }
@@ -111,10 +111,10 @@ pub(super) struct MeetingArguments {
     /// A local address to use; one of each family [default: HOLEPUNCH_BIND, or all]
     #[arg(long, value_name = "A[:P]", value_parser = bind_address)]
     pub(super) bind: Vec<SocketAddr>,
-    /// A stream of bytes (the default; not in this version yet)
+    /// A stream of bytes (the default)
     #[arg(long, conflicts_with = "udp")]
     pub(super) tcp: bool,
-    /// Datagrams
+    /// Datagrams: one for each line of stdin; they may get lost
     #[arg(long)]
     pub(super) udp: bool,
     /// IPv4 only

@@ -1,4 +1,4 @@
-//! Joins a connection to stdin and stdout until both sides have ended.
+//! Joins a connection for datagrams to stdin and stdout until both sides have ended.
 //!
 //! A thread sends each line of stdin as a datagram and, at its end, announces the end. This thread writes what is
 //! received. Each can be the first to find that it is over, and then stops the other: this one through the waker of
@@ -27,7 +27,7 @@ pub(super) struct Traffic {
 }
 
 /// How the sending side ended.
-enum Sent {
+pub(super) enum Sent {
     /// stdin has ended, and the peer was told.
     End,
     /// It was stopped, or the connection was gone.
@@ -143,7 +143,7 @@ fn receive(connection: &Connection, output: &mut Stream, cancel: &Cancel, bytes_
     }
 }
 
-fn stream_failed(what: &'static str, error: &io::Error) -> Error {
+pub(super) fn stream_failed(what: &'static str, error: &io::Error) -> Error {
     let failed = Error::new(ErrorKind::Io, format!("{what}: {error}")).with_os_code(error.raw_os_error());
     if error.kind() == io::ErrorKind::BrokenPipe {
         failed.with_hint("the program that reads it has ended")

@@ -1,4 +1,5 @@
-//! `holepunch listen` and `holepunch connect`: from the arguments to one connection, which [`exchange`] then serves.
+//! `holepunch listen` and `holepunch connect`: from the arguments to one connection, which
+//! [`exchange`] or [`pipe`] then serves.
 //!
 //! The endpoint's events become the `registered` and `introduced` lines as they come, until there is a connection.
 //! `connected` is said here and not from the endpoint's event: a listener may be meeting several peers at once, and only
@@ -14,6 +15,7 @@ use super::{
     Context,
     arguments::{ConnectArguments, ListenArguments, MeetingArguments},
     exchange::exchange,
+    pipe::pipe,
     report::Report,
     settings,
     streams::{Stop, Stream},
@@ -21,7 +23,7 @@ use super::{
 use crate::{
     Cancel, ConnectOptions, Connection, Endpoint, Error, ErrorKind, Result, Wait,
     config::PeerConfig,
-    peer::{CloseReason, PeerEvent},
+    peer::{CloseReason, Path, PeerEvent},
     wire::stun::SessionId,
 };
 
@@ -46,11 +48,17 @@ pub(super) fn listen(arguments: &ListenArguments, context: &Context<'_>) -> Resu
         .endpoint
         .listen(arguments.name.as_deref(), wait().or_cancelled(&meeting.cancel))
         .map_err(out_of_time)?;
-    let connection = listener.accept_datagram(wait().or_cancelled(&meeting.cancel)).map_err(out_of_time)?;
+    let wait = wait().or_cancelled(&meeting.cancel);
+    let met = if arguments.meeting.udp {
+        listener.accept_datagram(wait).map(Met::Datagrams)
+    } else {
+        listener.accept(wait).map(Met::Stream)
+    };
+    let met = met.map_err(out_of_time)?;
     drop(progress);
-    meeting.watch.meet(connection.session());
+    meeting.watch.meet(met.session());
     listener.close();
-    meeting.serve(&connection, context)
+    meeting.serve(&met, context)
 }
 
 /// Connects to a listener and serves it.
@@ -59,10 +67,43 @@ pub(super) fn connect(arguments: &ConnectArguments, context: &Context<'_>) -> Re
     let options =
         ConnectOptions::default().wait(arguments.wait).timeout(arguments.meeting.timeout).cancel(&meeting.cancel);
     let progress = context.report.progress(&format!("connecting to {}", arguments.target));
-    let connection = meeting.endpoint.connect_datagram(&arguments.target, &options)?;
+    let met = if arguments.meeting.udp {
+        Met::Datagrams(meeting.endpoint.connect_datagram(&arguments.target, &options)?)
+    } else {
+        Met::Stream(meeting.endpoint.connect(&arguments.target, &options)?)
+    };
     drop(progress);
-    meeting.watch.meet(connection.session());
-    meeting.serve(&connection, context)
+    meeting.watch.meet(met.session());
+    meeting.serve(&met, context)
+}
+
+/// The connection that is served.
+enum Met {
+    Datagrams(Connection),
+    Stream(crate::Stream),
+}
+
+impl Met {
+    fn session(&self) -> SessionId {
+        match self {
+            Self::Datagrams(connection) => connection.session(),
+            Self::Stream(stream) => stream.session(),
+        }
+    }
+
+    fn path(&self) -> Path {
+        match self {
+            Self::Datagrams(connection) => connection.path(),
+            Self::Stream(stream) => stream.path(),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Self::Datagrams(connection) => connection.close(),
+            Self::Stream(stream) => stream.close(),
+        }
+    }
 }
 
 /// What is known of the sessions, told by the endpoint's events on its thread.
@@ -165,10 +206,6 @@ struct Meeting {
 
 impl Meeting {
     fn new(arguments: &MeetingArguments, name: Option<String>, context: &Context<'_>) -> Result<Self> {
-        if !arguments.udp {
-            return Err(Error::new(ErrorKind::Unsupported, "this version cannot connect over TCP yet")
-                .with_hint("add --udp to exchange datagrams"));
-        }
         let secret = settings::secret(arguments.secret_file.as_deref(), context.environment)?;
         let stream = |name: &'static str| {
             move |error: std::io::Error| {
@@ -192,6 +229,7 @@ impl Meeting {
             .config(config)
             .on_event(move |event| hear(event, name.as_deref(), &events, &watching, &stop))
             .on_log(move |level, text| log.log(level, text));
+        builder = if arguments.udp { builder.datagrams_only() } else { builder.streams_only() };
         for server in &arguments.server {
             builder = builder.server(server);
         }
@@ -211,16 +249,19 @@ impl Meeting {
     }
 
     /// Says that there is a connection, joins it to stdin and stdout, and says how it ended.
-    fn serve(self, connection: &Connection, context: &Context<'_>) -> Result<()> {
+    fn serve(self, met: &Met, context: &Context<'_>) -> Result<()> {
         let Self { endpoint, cancel, watch, mut input, mut output } = self;
-        say_connected(&context.report, connection);
-        let (result, traffic) = exchange(connection, &mut input, &mut output, &cancel, &watch);
+        say_connected(&context.report, met);
+        let (result, traffic) = match met {
+            Met::Datagrams(connection) => exchange(connection, &mut input, &mut output, &cancel, &watch),
+            Met::Stream(stream) => pipe(stream, &mut input, &mut output, &cancel),
+        };
         let reason = match &result {
             Ok(()) => Some("end"),
             Err(error) if error.kind() == ErrorKind::Lost => Some("lost"),
             Err(_) => context.signals.caught().map(|_| "signal"),
         };
-        connection.close();
+        met.close();
         if let Some(reason) = reason {
             context.report.event("closed", |object| {
                 object
@@ -276,13 +317,13 @@ fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, s
     }
 }
 
-fn say_connected(report: &Report, connection: &Connection) {
-    let path = connection.path();
+fn say_connected(report: &Report, met: &Met) {
+    let path = met.path();
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     report.event("connected", |object| {
         object
-            .string("session", hex(&connection.session()))
-            .string("transport", "udp")
+            .string("session", hex(&met.session()))
+            .string("transport", path.carrier.transport().name())
             .string("local", path.local)
             .string("remote", path.remote)
             .string("path", path.kind.name())

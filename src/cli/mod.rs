@@ -9,6 +9,7 @@ mod exchange;
 mod json;
 mod lines;
 mod meet;
+mod pipe;
 mod report;
 mod serve;
 mod settings;

@@ -74,8 +74,10 @@ struct FileError(String);
 
 impl FileError {
     fn rename(self, file: &str) -> Error {
-        invalid(format!("{file}: {}", self.0))
-            .with_hint("its keys are host, port, punch_port, advertise and stun_rate; see `holepunch server --help`")
+        invalid(format!("{file}: {}", self.0)).with_hint(
+            "its keys are host, port, punch_port, advertise, stun_rate, legacy, max_connections and \
+                        max_connections_per_network; see `holepunch server --help`",
+        )
     }
 }
 
@@ -99,6 +101,11 @@ fn apply_file(text: &str, options: &mut Options) -> core::result::Result<Option<
                 options.advertise =
                     Some(advertise.map_err(|error| FileError(format!("advertise: {}", error.message())))?);
             }
+            "legacy" => options.config.legacy = boolean(&key, &value)?,
+            "max_connections" => options.config.max_connections = number(&key, &value)?,
+            "max_connections_per_network" => {
+                options.config.max_connections_per_network = number(&key, &value)?;
+            }
             "stun_rate" => stun_rate = Some(number(&key, &value)?),
             _ => return Err(FileError(format!("unknown key \"{}\"", key.escape_debug()))),
         }
@@ -111,6 +118,12 @@ fn string(key: &str, value: &Value) -> core::result::Result<String, FileError> {
         .as_str()
         .ok_or_else(|| FileError(format!("{key} is to be a string, and is of type {}", value.type_str())))?;
     Ok(text.to_owned())
+}
+
+fn boolean(key: &str, value: &Value) -> core::result::Result<bool, FileError> {
+    value
+        .as_bool()
+        .ok_or_else(|| FileError(format!("{key} is to be true or false, and is of type {}", value.type_str())))
 }
 
 fn number<T: TryFrom<i64>>(key: &str, value: &Value) -> core::result::Result<T, FileError> {
@@ -212,7 +225,10 @@ mod tests {
         .unwrap();
         assert_eq!((options.host.as_deref(), options.port, options.punch_port), (Some("::1"), 7, 8));
         assert_eq!((options.advertise, options.config.stun_rate), (Some("192.0.2.1:9".parse().unwrap()), 0));
+        let config = with_file("legacy = false\nmax_connections = 5\nmax_connections_per_network = 6").unwrap().config;
+        assert_eq!((config.legacy, config.max_connections, config.max_connections_per_network), (false, 5, 6));
         let untouched = with_file("").unwrap();
+        assert!(untouched.config.legacy);
         assert_eq!((untouched.host, untouched.port, untouched.punch_port), (None, 20000, 20001));
     }
 
@@ -221,6 +237,7 @@ mod tests {
         for (content, expected) in [
             ("prot = 5", "unknown key \"prot\""),
             ("port = \"5\"", "port is to be a number"),
+            ("legacy = 0", "legacy is to be true or false"),
             ("port = 65536", "port cannot be 65536"),
             ("stun_rate = -1", "stun_rate cannot be -1"),
             ("host = 5", "host is to be a string"),

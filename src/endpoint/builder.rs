@@ -14,6 +14,7 @@ use crate::{
     machine::Level,
     peer::PeerEvent,
     rendezvous::keys::Secret,
+    wire::stun::Transports,
 };
 
 /// The server when none is named.
@@ -38,6 +39,7 @@ pub struct EndpointBuilder {
     bind: Vec<SocketAddr>,
     families: Families,
     secret: Option<Secret>,
+    offered: Transports,
     thread: bool,
     config: PeerConfig,
     callbacks: Callbacks,
@@ -50,6 +52,7 @@ impl Default for EndpointBuilder {
             bind: Vec::new(),
             families: Families { ipv4: true, ipv6: true },
             secret: None,
+            offered: Transports { udp: true, tcp: true },
             thread: true,
             config: PeerConfig::default(),
             callbacks: Callbacks::default(),
@@ -85,6 +88,20 @@ impl EndpointBuilder {
     /// Uses IPv6 only; servers and bound addresses of IPv4 are left out.
     pub fn ipv6_only(mut self) -> Self {
         self.families.ipv4 = false;
+        self
+    }
+
+    /// Listeners offer streams only; a peer that wants datagrams is refused with
+    /// [`ErrorKind::TransportMismatch`]. Without this and [`datagrams_only`](Self::datagrams_only) they offer both.
+    pub fn streams_only(mut self) -> Self {
+        self.offered = Transports { udp: false, tcp: true };
+        self
+    }
+
+    /// Listeners offer datagrams only; a peer that wants a stream is refused with
+    /// [`ErrorKind::TransportMismatch`].
+    pub fn datagrams_only(mut self) -> Self {
+        self.offered = Transports { udp: true, tcp: false };
         self
     }
 
@@ -130,7 +147,7 @@ impl EndpointBuilder {
         let servers = servers(&self.servers)?;
         let (bind, families) = bind(self.bind, self.families)?;
         let engine = Arc::new(Engine::start(self.config, self.callbacks, self.thread)?);
-        Ok(Endpoint(Arc::new(Inner { engine, servers, bind, families, secret: self.secret })))
+        Ok(Endpoint(Arc::new(Inner { engine, servers, bind, families, secret: self.secret, offered: self.offered })))
     }
 }
 

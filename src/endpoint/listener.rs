@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
-use super::{Connection, Wait, in_time};
-use crate::{Result, io::Engine, peer::ListenerId, wire::stun::Name};
+use super::{Connection, Stream, Wait, in_time, wrong_kind};
+use crate::{
+    Result,
+    io::{Channel, Engine},
+    peer::{ListenerId, Transport},
+    wire::stun::Name,
+};
 
 /// A registration that peers connect to, from [`Endpoint::listen`](super::Endpoint::listen).
 ///
@@ -20,7 +25,20 @@ impl Listener {
         Self { engine, id, name }
     }
 
-    /// Waits for a peer that a direct path was found to.
+    /// Waits for a peer that a direct path for a stream was found to.
+    ///
+    /// Streams and connections for datagrams wait apart; otherwise as [`accept_datagram`](Self::accept_datagram).
+    ///
+    /// # Errors
+    /// As [`accept_datagram`](Self::accept_datagram).
+    pub fn accept(&self, wait: Wait) -> Result<Stream> {
+        match self.next(Transport::Tcp, &wait)? {
+            Channel::Stream(link) => Ok(Stream::new(self.engine.clone(), link)),
+            Channel::Datagrams(_) => Err(wrong_kind()),
+        }
+    }
+
+    /// Waits for a peer that a direct path for datagrams was found to.
     ///
     /// Peers whose connecting fails do not end the wait. Up to 128 connected peers wait to be accepted; further ones are
     /// closed.
@@ -29,10 +47,15 @@ impl Listener {
     /// `Timeout` and `Cancelled` as `wait` says; `Closed` when the listener or its endpoint was closed; what ended the
     /// registration, if no server has it any more; `Forked`.
     pub fn accept_datagram(&self, wait: Wait) -> Result<Connection> {
-        let accepted = self.engine.wait(&wait, |core| core.accept(self.id));
-        accepted
-            .map(|link| Connection::new(self.engine.clone(), link))
-            .map_err(|error| in_time(error, "no peer has connected"))
+        match self.next(Transport::Udp, &wait)? {
+            Channel::Datagrams(link) => Ok(Connection::new(self.engine.clone(), link)),
+            Channel::Stream(_) => Err(wrong_kind()),
+        }
+    }
+
+    fn next(&self, kind: Transport, wait: &Wait) -> Result<Channel> {
+        let accepted = self.engine.wait(wait, |core| core.accept(self.id, kind));
+        accepted.map_err(|error| in_time(error, "no peer has connected"))
     }
 
     /// The name that it is found by; `None` when it is found by its public address.

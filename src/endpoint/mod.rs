@@ -1,4 +1,4 @@
-//! The blocking API: [`Endpoint`], [`Listener`], [`Connection`].
+//! The blocking API: [`Endpoint`], [`Listener`], [`Stream`], [`Connection`].
 //!
 //! An endpoint owns the sockets and, unless told otherwise, one thread that answers servers and peers while the
 //! program does something else. Calls block, take a [`Wait`] (a deadline and a [`Cancel`] token), and may be made from
@@ -12,6 +12,7 @@ mod builder;
 mod connection;
 mod listener;
 mod options;
+mod stream;
 
 use std::{
     net::SocketAddr,
@@ -24,13 +25,15 @@ pub use builder::EndpointBuilder;
 pub use connection::Connection;
 pub use listener::Listener;
 pub use options::ConnectOptions;
+pub use stream::Stream;
 
 pub use crate::io::{Cancel, Wait};
 use crate::{
-    Error, Result,
-    io::{self, Engine, Families, ServerName},
-    peer::{ConnectRequest, ListenRequest, ServerAddress, Target, parse_name},
+    Error, ErrorKind, Result,
+    io::{self, Channel, Engine, Families, ServerName},
+    peer::{ConnectRequest, ListenRequest, ServerAddress, Target, Transport, parse_name},
     rendezvous::keys::Secret,
+    wire::stun::Transports,
 };
 
 /// A server's name is looked up for at most so long; resolv.conf(5) allows a resolver 5 s for each of two tries.
@@ -42,11 +45,13 @@ const RESOLUTION: Duration = Duration::from_secs(10);
 /// closes, which takes up to 3 seconds where a connected peer does not acknowledge the end.
 ///
 /// ```no_run
-/// use holepunch::{ConnectOptions, Endpoint};
+/// use holepunch::{ConnectOptions, Endpoint, Wait};
 ///
 /// let endpoint = Endpoint::builder().server("example.org").build()?;
 /// let connection = endpoint.connect_datagram("bob", &ConnectOptions::default())?;
 /// connection.send(b"hello")?;
+/// let stream = endpoint.connect("bob", &ConnectOptions::default())?;
+/// stream.send_all(b"hello", Wait::forever())?;
 /// # Ok::<(), holepunch::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -60,6 +65,7 @@ struct Inner {
     bind: Vec<SocketAddr>,
     families: Families,
     secret: Option<Secret>,
+    offered: Transports,
 }
 
 impl Endpoint {
@@ -81,7 +87,7 @@ impl Endpoint {
     /// # use holepunch::{Endpoint, Wait};
     /// let endpoint = Endpoint::builder().build()?;
     /// let listener = endpoint.listen(Some("bob"), Wait::forever())?;
-    /// let connection = listener.accept_datagram(Wait::forever())?;
+    /// let stream = listener.accept(Wait::forever())?;
     /// # Ok::<(), holepunch::Error>(())
     /// ```
     pub fn listen(&self, name: Option<&str>, wait: Wait) -> Result<Listener> {
@@ -90,6 +96,7 @@ impl Endpoint {
         let deadline = wait.deadline();
         let time = deadline.left().map_or(RESOLUTION, |left| left.min(RESOLUTION));
         let request = ListenRequest {
+            transports: self.0.offered,
             name: name.clone(),
             servers: self.resolve(time, wait.cancel())?,
             bind: self.0.bind.clone(),
@@ -103,7 +110,20 @@ impl Endpoint {
         Ok(listener)
     }
 
-    /// Connects to a listener, by its name or, if `target` is an IP literal, by its public address.
+    /// Connects to a listener for a stream of bytes, by its name or, if `target` is an IP literal, by its public address.
+    ///
+    /// Otherwise as [`connect_datagram`](Self::connect_datagram).
+    ///
+    /// # Errors
+    /// As [`connect_datagram`](Self::connect_datagram).
+    pub fn connect(&self, target: &str, options: &ConnectOptions) -> Result<Stream> {
+        match self.connect_over(Transport::Tcp, target, options)? {
+            Channel::Stream(link) => Ok(Stream::new(self.0.engine.clone(), link)),
+            Channel::Datagrams(_) => Err(wrong_kind()),
+        }
+    }
+
+    /// Connects to a listener for datagrams, by its name or, if `target` is an IP literal, by its public address.
     ///
     /// Blocks until a direct path was found: by default up to 10 s until the listener is there, and 30 s from the
     /// introduction on ([`ConnectOptions`]).
@@ -112,10 +132,18 @@ impl Endpoint {
     /// [`ErrorKind`](crate::ErrorKind)s: `Unresolvable`, `ServerSilent` (after 5 s), `ServerRefused`, `NotFound`, `Ambiguous`, `WrongSecret`, `TransportMismatch`,
     /// `VersionMismatch`, `NoPath`, `Timeout`, `AddressInUse`, `InvalidArgument`, `Io`; `Cancelled`, `Closed`, `Forked`.
     pub fn connect_datagram(&self, target: &str, options: &ConnectOptions) -> Result<Connection> {
+        match self.connect_over(Transport::Udp, target, options)? {
+            Channel::Datagrams(link) => Ok(Connection::new(self.0.engine.clone(), link)),
+            Channel::Stream(_) => Err(wrong_kind()),
+        }
+    }
+
+    fn connect_over(&self, transport: Transport, target: &str, options: &ConnectOptions) -> Result<Channel> {
         let target: Target = target.parse()?;
         let engine = &self.0.engine;
         let time = RESOLUTION.min(options.wait.saturating_add(options.timeout));
         let request = ConnectRequest {
+            transport,
             target,
             servers: self.resolve(time, options.cancel.as_ref())?,
             bind: self.0.bind.clone(),
@@ -132,7 +160,7 @@ impl Endpoint {
         } else {
             engine.with(|core| core.forget_connect(session))?;
         }
-        outcome.map(|link| Connection::new(engine.clone(), link))
+        outcome
     }
 
     /// Does everything that is due, without blocking, and runs the callbacks.
@@ -176,6 +204,11 @@ impl Endpoint {
         interrupt()?;
         io::resolve(&self.0.servers, self.0.families, time, interrupt)
     }
+}
+
+/// A session ended in the kind of connection that was not asked for, which only a bug brings about.
+fn wrong_kind() -> Error {
+    Error::new(ErrorKind::Io, "the connection is of the kind that was not asked for").with_hint("report this as a bug")
 }
 
 /// Says what was waited for when the time ran out.

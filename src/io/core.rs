@@ -9,18 +9,25 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use mio::{Registry, Token};
 
-use super::{clock::Clock, link::Link, peek::Look, udp::UdpSocket};
+use super::{
+    clock::Clock,
+    link::Link,
+    peek::Look,
+    stream::StreamLink,
+    streams::{Connection, Port},
+    udp::UdpSocket,
+};
 use crate::{
     Error, ErrorKind, Result,
     config::PeerConfig,
-    machine::{Input, Instant, Level, SocketId, Timer},
-    peer::{ConnectRequest, ListenRequest, ListenerId, Peer, PeerEvent},
+    machine::{Input, Instant, Level, PortId, SocketId, StreamId, Timer},
+    peer::{ConnectRequest, ListenRequest, ListenerId, Peer, PeerEvent, Transport},
     wire::stun::SessionId,
 };
 
@@ -40,6 +47,12 @@ pub(crate) struct Core {
     pub(super) sockets: BTreeMap<SocketId, Bound>,
     /// The connections that are not over.
     pub(super) links: BTreeMap<SessionId, Watched>,
+    /// The ports that streams are punched from, and the connections that the peer has in its hands.
+    pub(super) ports: BTreeMap<PortId, Port>,
+    pub(super) tcp: BTreeMap<StreamId, Connection>,
+    pub(super) next_accepted: u32,
+    /// The program's streams, to be closed with the endpoint.
+    pub(super) streams: BTreeMap<SessionId, Weak<StreamLink>>,
     /// What is sent from this socket to that address goes by the socket of a connection.
     pub(super) routes: BTreeMap<(SocketId, SocketAddr), SessionId>,
     /// Whose readiness a token stands for.
@@ -64,7 +77,7 @@ pub(crate) struct Core {
     interfaces_due: Instant,
     pub(crate) listeners: BTreeMap<ListenerId, Listening>,
     /// What became of the connects that calls wait for.
-    pub(crate) connects: BTreeMap<SessionId, Option<Result<Arc<Link>>>>,
+    pub(crate) connects: BTreeMap<SessionId, Option<Result<Channel>>>,
     pub(super) notices: VecDeque<Notice>,
     /// Whether somebody wants to hear of events and of log lines.
     pub(super) wanted: Wanted,
@@ -94,11 +107,20 @@ pub(super) struct Watched {
     pub(super) since: Instant,
 }
 
+/// What a session ended in.
+#[derive(Debug)]
+pub(crate) enum Channel {
+    Datagrams(Arc<Link>),
+    Stream(Arc<StreamLink>),
+}
+
 /// Who became readable.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source {
     Bound(SocketId),
     Link(SessionId),
+    Port(PortId),
+    Stream(StreamId),
 }
 
 /// An input that waits for the end of the outputs.
@@ -106,6 +128,9 @@ pub(super) enum Pending {
     Datagram { socket: SocketId, local: SocketAddr, remote: SocketAddr, payload: Vec<u8> },
     Bound { socket: SocketId, local: SocketAddr },
     Failed { socket: SocketId, error: Error },
+    Reserved { port: PortId, local: SocketAddr },
+    ReserveFailed { port: PortId, error: Error },
+    StreamFailed(StreamId),
     SendFailed { socket: SocketId, destination: SocketAddr, error: Error },
     Close(SessionId),
 }
@@ -129,8 +154,9 @@ pub(crate) struct Listening {
     pub(crate) mapped: BTreeMap<String, Vec<SocketAddr>>,
     /// It is gone.
     pub(super) failed: Option<Error>,
-    /// Connected and not yet accepted.
+    /// Connected and not yet accepted, each kind in the order in which they came.
     pub(super) waiting: VecDeque<Arc<Link>>,
+    pub(super) waiting_streams: VecDeque<Arc<StreamLink>>,
 }
 
 impl Core {
@@ -142,6 +168,10 @@ impl Core {
             registry,
             sockets: BTreeMap::new(),
             links: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            tcp: BTreeMap::new(),
+            next_accepted: 0,
+            streams: BTreeMap::new(),
             routes: BTreeMap::new(),
             sources: BTreeMap::new(),
             next_token: 1,
@@ -211,9 +241,14 @@ impl Core {
         }
     }
 
-    pub(crate) fn accept(&mut self, listener: ListenerId) -> Option<Result<Arc<Link>>> {
-        if let Some(link) = self.listeners.get_mut(&listener).and_then(|state| state.waiting.pop_front()) {
-            return Some(Ok(link));
+    /// The next connection of one kind, or why there will be none.
+    pub(crate) fn accept(&mut self, listener: ListenerId, kind: Transport) -> Option<Result<Channel>> {
+        let next = self.listeners.get_mut(&listener).and_then(|state| match kind {
+            Transport::Udp => state.waiting.pop_front().map(Channel::Datagrams),
+            Transport::Tcp => state.waiting_streams.pop_front().map(Channel::Stream),
+        });
+        if let Some(channel) = next {
+            return Some(Ok(channel));
         }
         self.listening(listener).err().map(Err)
     }
@@ -227,6 +262,9 @@ impl Core {
         for link in state.waiting {
             self.close(&link);
         }
+        for link in state.waiting_streams {
+            link.close();
+        }
     }
 
     pub(crate) fn connect(&mut self, request: ConnectRequest) -> Result<SessionId> {
@@ -239,7 +277,7 @@ impl Core {
     }
 
     /// What became of a connect, once it is known.
-    pub(crate) fn connected(&mut self, session: SessionId) -> Option<Result<Arc<Link>>> {
+    pub(crate) fn connected(&mut self, session: SessionId) -> Option<Result<Channel>> {
         if let Err(error) = self.check_open() {
             return Some(Err(error));
         }
@@ -252,7 +290,8 @@ impl Core {
     /// Nobody waits for this connect any more.
     pub(crate) fn forget_connect(&mut self, session: SessionId) {
         match self.connects.remove(&session) {
-            Some(Some(Ok(link))) => self.close(&link),
+            Some(Some(Ok(Channel::Datagrams(link)))) => self.close(&link),
+            Some(Some(Ok(Channel::Stream(link)))) => link.close(),
             Some(None) => {
                 self.early.remove(&session);
                 self.close_session(session);
@@ -294,6 +333,7 @@ impl Core {
         for link in self.links.values().map(|watched| watched.link.clone()).collect::<Vec<_>>() {
             self.close(&link);
         }
+        self.close_streams();
     }
 
     /// Has the thread end when every peer and server knows that all is closed, at the latest in `farewell` while there

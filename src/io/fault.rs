@@ -4,7 +4,7 @@
 //! report is about one datagram of many: it is as if that datagram had been lost, and whoever needs an answer
 //! sends again.
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, io, net::SocketAddr};
 
 use crate::{Error, ErrorKind};
 
@@ -12,6 +12,22 @@ use crate::{Error, ErrorKind};
 pub(crate) fn os_error(what: impl Into<Cow<'static, str>>, error: &io::Error) -> Error {
     let what: Cow<'static, str> = what.into();
     Error::new(ErrorKind::Io, format!("{what}: {error}")).with_os_code(error.raw_os_error())
+}
+
+/// Why an address could not be bound.
+pub(crate) fn bind_error(protocol: &str, address: SocketAddr, error: &io::Error) -> Error {
+    let kind = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => ErrorKind::AddressInUse,
+        Some(libc::EADDRNOTAVAIL | libc::EACCES) => ErrorKind::InvalidArgument,
+        Some(_) | None => ErrorKind::Io,
+    };
+    let failed = os_error(format!("cannot bind {protocol} {address}"), error);
+    let failed_as = Error::new(kind, failed.message().to_owned()).with_os_code(error.raw_os_error());
+    match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => failed_as.with_hint("bind an address of this machine, or 0.0.0.0 or [::]"),
+        Some(libc::EACCES) => failed_as.with_hint("choose a port from 1024 on, or let the system choose with port 0"),
+        Some(_) | None => failed_as,
+    }
 }
 
 /// Whether an error of send or receive means no more than that a datagram was lost.

@@ -45,6 +45,14 @@ impl Core {
                 let session = *session;
                 self.look_at(session);
             }
+            Some(Source::Port(port)) => {
+                let port = *port;
+                self.accept_streams(port);
+            }
+            Some(Source::Stream(stream)) => {
+                let stream = *stream;
+                self.handle_stream(stream);
+            }
             None => {}
         }
     }

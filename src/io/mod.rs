@@ -3,7 +3,8 @@
 //! [`mod@core`] holds the sans-IO peer and does what it wants ([`outputs`]), and gives it what the sockets bring
 //! ([`inputs`]). [`shared`] guards it with one lock, wakes blocked calls and whoever drives; [`engine`] is the thread and
 //! the end of all. A connection's own socket ([`link`]) is used by the program's calls directly ([`mod@receive`]), and
-//! only [`peek`]ed at for the peer's checks while nobody reads. `unsafe` is allowed here, for what neither std nor
+//! only [`peek`]ed at for the peer's checks while nobody reads. TCP is [`tcp`]'s sockets in the peer's hands ([`streams`]),
+//! until one of them is the program's ([`stream`]). `unsafe` is allowed here, for what neither std nor
 //! socket2 can do.
 
 #![allow(unsafe_code)]
@@ -26,16 +27,24 @@ mod receive;
 mod resolve;
 mod shared;
 mod spawn;
+mod stream;
+mod streams;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
 mod wait;
 
 pub use cancel::Cancel;
-pub(crate) use core::Core;
+pub(crate) use core::{Channel, Core};
 pub(crate) use engine::Engine;
 pub(crate) use link::Link;
 pub(crate) use receive::receive;
 pub(crate) use resolve::{Families, ServerName, resolve};
 pub(crate) use shared::Callbacks;
+pub(crate) use stream::StreamLink;
+pub(crate) mod streaming {
+    //! The calls on a stream.
+    pub(crate) use super::stream::{as_io, receive, send, send_all};
+}
 pub use wait::Wait;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr, os::fd::AsRawFd as _, sync::Ar
 use mio::{Interest, unix::SourceFd};
 
 use super::{
-    core::{Bound, Core, Notice, Pending, Source, Watched},
+    core::{Bound, Channel, Core, Listening, Notice, Pending, Source, Watched},
     fault::{is_loss, is_unreachable, os_error, would_block},
     link::Link,
     peek::Look,
@@ -15,7 +15,7 @@ use crate::{
     Error, ErrorKind, Result,
     config::MAX_DATAGRAM,
     machine::{Disposition, Input, Level, Output, SocketId, Transmit, UdpRequest},
-    peer::{CloseReason, ListenerId, Path, PeerEvent},
+    peer::{Carrier, CloseReason, ListenerId, Path, PeerEvent},
     wire::{demux::is_stun_with_fingerprint, stun::SessionId},
 };
 
@@ -35,6 +35,7 @@ impl Core {
             match self.peer.poll_output() {
                 Output::Transmit(transmit) => self.transmit(&transmit),
                 Output::Udp(UdpRequest::Bind { socket, address }) => self.bind(socket, address),
+                Output::Tcp(request) => self.handle_tcp(request),
                 Output::Udp(UdpRequest::Close { socket }) => self.unbind(socket),
                 Output::Event(event) => self.handle_event(event),
                 Output::Log(level, line) => self.log(level, || line),
@@ -58,6 +59,9 @@ impl Core {
                 Input::SendFailed { socket: *socket, destination: *destination, error: error.clone() }
             }
             Pending::Failed { socket, error } => Input::UdpFailed { socket: *socket, error: error.clone() },
+            Pending::Reserved { port, local } => Input::TcpReserved { port: *port, local: *local },
+            Pending::ReserveFailed { port, error } => Input::TcpReserveFailed { port: *port, error: error.clone() },
+            Pending::StreamFailed(stream) => Input::TcpFailed { stream: *stream },
             Pending::Close(session) => return self.peer.close(now, *session),
         };
         let disposition = self.peer.handle_input(now, input);
@@ -77,7 +81,7 @@ impl Core {
 
     /// Gives a peeked datagram to the peer, and drains. What is data after all stays where it was seen.
     pub(super) fn handle_peeked(&mut self, link: &Link, remote: SocketAddr, payload: &[u8]) {
-        let input = Input::Datagram { socket: link.path.socket, local: link.local(), remote, payload };
+        let input = Input::Datagram { socket: link.path.udp_socket(), local: link.local(), remote, payload };
         self.peer.handle_input(self.clock.now(), input);
         self.drain();
     }
@@ -184,19 +188,37 @@ impl Core {
     }
 
     fn handle_connected(&mut self, session: SessionId, listener: Option<ListenerId>, path: Path) {
+        let waiting = |state: &Listening| match path.carrier {
+            Carrier::Socket(_) => state.waiting.len(),
+            Carrier::Stream(_) => state.waiting_streams.len(),
+        };
         let wanted = match listener {
-            Some(listener) => self.listeners.get(&listener).is_some_and(|state| state.waiting.len() < MAX_UNACCEPTED),
+            Some(listener) => self.listeners.get(&listener).is_some_and(|state| waiting(state) < MAX_UNACCEPTED),
             None => self.connects.contains_key(&session),
         };
-        let link = if wanted { self.open_link(session, path).map(Some) } else { Ok(None) };
-        match link {
-            Ok(Some(link)) => {
-                if let Some(state) = listener.and_then(|listener| self.listeners.get_mut(&listener)) {
-                    state.waiting.push_back(link);
-                } else if let Some(outcome) = self.connects.get_mut(&session) {
-                    *outcome = Some(Ok(link));
+        let channel = match path.carrier {
+            Carrier::Socket(_) if !wanted => Ok(None),
+            Carrier::Socket(_) => self.open_link(session, path).map(|link| Some(Channel::Datagrams(link))),
+            Carrier::Stream(stream) => {
+                let link = self.give_stream(session, stream, path);
+                if !wanted && let Ok(link) = &link {
+                    link.close();
                 }
+                link.map(|link| wanted.then_some(Channel::Stream(link)))
             }
+        };
+        match channel {
+            Ok(Some(channel)) => match listener.and_then(|listener| self.listeners.get_mut(&listener)) {
+                Some(state) => match channel {
+                    Channel::Datagrams(link) => state.waiting.push_back(link),
+                    Channel::Stream(link) => state.waiting_streams.push_back(link),
+                },
+                None => {
+                    if let Some(outcome) = self.connects.get_mut(&session) {
+                        *outcome = Some(Ok(channel));
+                    }
+                }
+            },
             Ok(None) => {
                 self.log(Level::Warn, || format!("closing the connection from {}: nobody accepts it", path.remote));
                 self.early.remove(&session);
@@ -217,13 +239,13 @@ impl Core {
     fn open_link(&mut self, session: SessionId, path: Path) -> Result<Arc<Link>> {
         let failed = |error| os_error(format!("cannot open a socket for the connection to {}", path.remote), &error);
         let early = self.early.remove(&session).unwrap_or_default();
-        let parent = self.sockets.get(&path.socket);
+        let parent = self.sockets.get(&path.udp_socket());
         let address = parent.map_or(path.local, |bound| bound.socket.local());
         let (buffer, pending) = (&mut self.buffer, &mut self.pending);
         let link = Link::open(session, path, address, || {
             let before = pending.len();
             if let Some(bound) = parent {
-                collect(path.socket, &bound.socket, buffer, pending);
+                collect(path.udp_socket(), &bound.socket, buffer, pending);
             }
             let may_be_data = |pending: &Pending| {
                 matches!(pending, Pending::Datagram { remote, payload, .. }
@@ -243,7 +265,7 @@ impl Core {
             return Err(failed(error));
         }
         self.sources.insert(token, Source::Link(session));
-        self.routes.insert((path.socket, path.remote), session);
+        self.routes.insert((path.udp_socket(), path.remote), session);
         Ok(link)
     }
 
@@ -258,7 +280,7 @@ impl Core {
             // Closing would do it too, but the socket may live on for a moment in a blocked call.
             let _ = self.registry.deregister(&mut SourceFd(&link.as_raw_fd()));
         }
-        let route = (link.path.socket, link.path.remote);
+        let route = (link.path.udp_socket(), link.path.remote);
         if self.routes.get(&route) == Some(&session) {
             self.routes.remove(&route);
         }

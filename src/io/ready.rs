@@ -1,4 +1,4 @@
-//! Waiting until one of a few descriptors is readable: poll(2).
+//! Waiting until one of a few descriptors is readable, or one writable: poll(2).
 
 use std::{
     io,
@@ -19,9 +19,27 @@ pub(super) fn wait(sources: &[&dyn AsRawFd], timeout: Option<Duration>) -> io::R
         let fd: RawFd = source.as_raw_fd();
         slot.fd = fd;
     }
+    poll(&mut polled, timeout)
+}
+
+/// Waits until `sink` takes bytes, at least one, or is broken; or `other` is readable, or the time has passed. May return
+/// early, after a signal.
+pub(super) fn wait_writable(
+    sink: &dyn AsRawFd,
+    other: Option<&dyn AsRawFd>,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let mut polled = [
+        libc::pollfd { fd: sink.as_raw_fd(), events: libc::POLLOUT, revents: 0 },
+        libc::pollfd { fd: other.map_or(-1, AsRawFd::as_raw_fd), events: libc::POLLIN, revents: 0 },
+    ];
+    poll(&mut polled, timeout)
+}
+
+fn poll(polled: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
     let millis = timeout.map_or(-1, rounded_up);
-    // SAFETY: the array is live and as long as told; entries with a negative descriptor are ignored.
-    let result = unsafe { libc::poll(polled.as_mut_ptr(), MAX as libc::nfds_t, millis) };
+    // SAFETY: the slice is live and as long as told; entries with a negative descriptor are ignored.
+    let result = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
     if result >= 0 {
         return Ok(());
     }

@@ -50,7 +50,7 @@ fn receive_whole(shared: &Shared, link: &Link, buffer: &mut [u8], wait: &Wait) -
         match taken {
             Ok(Taken::Data(length)) => return fitting(length, buffer).map(<[u8]>::len),
             Ok(Taken::Other(from, length)) => {
-                let socket = link.path.socket;
+                let socket = link.path.udp_socket();
                 shared.with(|core| core.handle_datagram(socket, link.local(), from, &buffer[..length]))?;
             }
             Ok(Taken::Nothing) => {}

@@ -25,7 +25,6 @@ use super::{
     core::{Core, Notice, Wanted},
     fault::{interrupted, os_error},
     fork::Birthplace,
-    link::Link,
     ready,
     wait::{Deadline, Wait},
 };
@@ -238,7 +237,7 @@ impl Shared {
     }
 
     /// Blocks until a connection's socket is readable, something else is worth a look, or the deadline passes.
-    pub(super) fn wait_readable(&self, link: &Link, wait: &Wait, deadline: Deadline) -> Result<()> {
+    pub(super) fn wait_readable(&self, link: &dyn AsRawFd, wait: &Wait, deadline: Deadline) -> Result<()> {
         let failed = |error| os_error("cannot wait for a socket", &error);
         let left = deadline.left();
         let driving = if self.threaded { None } else { self.try_drive()? };
@@ -248,6 +247,19 @@ impl Shared {
             (Some(cancel), None) => ready::wait(&[link, cancel], self.slice(left)).map_err(failed),
             (None, None) => ready::wait(&[link], self.slice(left)).map_err(failed),
         }
+    }
+
+    /// Blocks until a stream's socket takes bytes, something else is worth a look, or the deadline passes.
+    pub(super) fn wait_writable(&self, link: &dyn AsRawFd, wait: &Wait, deadline: Deadline) -> Result<()> {
+        let other = wait.cancel().map(|cancel| cancel as &dyn AsRawFd);
+        // Without a thread it is enough to drive now and then: the stream itself does not need it.
+        if !self.threaded
+            && let Some(_driving) = self.try_drive()?
+        {
+            self.drive(&[], Some(Duration::ZERO))?;
+        }
+        ready::wait_writable(link, other, self.slice(deadline.left()))
+            .map_err(|error| os_error("cannot wait for a socket", &error))
     }
 
     /// How long a call that does not drive may wait for a socket.

@@ -26,7 +26,7 @@ fn link(may_be_data: bool) -> (Link, UdpSocket) {
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let parent = super::udp::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let path = Path {
-        socket: SocketId(0),
+        carrier: crate::peer::Carrier::Socket(SocketId(0)),
         local: parent.local(),
         remote: peer.local_addr().unwrap(),
         kind: CandidateKind::Host,

@@ -13,8 +13,8 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{control, fault::os_error};
-use crate::{Error, ErrorKind};
+use super::{control, fault::bind_error};
+use crate::Error;
 
 /// An unconnected socket with its local address; the IP is unspecified where it was bound so.
 #[derive(Debug)]
@@ -38,10 +38,10 @@ impl UdpSocket {
     /// Binds a socket.
     ///
     /// # Errors
-    /// [`ErrorKind::AddressInUse`], [`ErrorKind::InvalidArgument`] for an address that is not of this host or a port that
-    /// the user may not have, else [`ErrorKind::Io`]; each names the address.
+    /// [`AddressInUse`](crate::ErrorKind::AddressInUse), [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for an address that is not of this host or a port that
+    /// the user may not have, else [`Io`](crate::ErrorKind::Io); each names the address.
     pub(crate) fn bind(address: SocketAddr) -> Result<Self, Error> {
-        Self::try_bind(address).map_err(|error| bind_error(address, &error))
+        Self::try_bind(address).map_err(|error| bind_error("UDP", address, &error))
     }
 
     fn try_bind(address: SocketAddr) -> io::Result<Self> {
@@ -91,24 +91,10 @@ pub(super) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_error(address: SocketAddr, error: &io::Error) -> Error {
-    let kind = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => ErrorKind::AddressInUse,
-        Some(libc::EADDRNOTAVAIL | libc::EACCES) => ErrorKind::InvalidArgument,
-        Some(_) | None => ErrorKind::Io,
-    };
-    let failed = os_error(format!("cannot bind UDP {address}"), error);
-    let failed_as = Error::new(kind, failed.message().to_owned()).with_os_code(error.raw_os_error());
-    match error.raw_os_error() {
-        Some(libc::EADDRNOTAVAIL) => failed_as.with_hint("bind an address of this machine, or 0.0.0.0 or [::]"),
-        Some(libc::EACCES) => failed_as.with_hint("choose a port from 1024 on, or let the system choose with port 0"),
-        Some(_) | None => failed_as,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket as StdSocket};
 
     /// Waits until a datagram is there.

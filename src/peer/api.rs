@@ -12,10 +12,10 @@ pub use crate::rendezvous::ServerAddress;
 use crate::{
     Error, ErrorKind,
     address::canonical_ip,
-    machine::SocketId,
+    machine::{SocketId, StreamId},
     punch::{CandidateKind, Role},
     rendezvous::keys::Secret,
-    wire::stun::{Name, SessionId},
+    wire::stun::{Name, SessionId, Transports},
 };
 
 /// A listener of a [`Peer`](super::Peer).
@@ -70,6 +70,52 @@ pub fn parse_name(text: &str) -> Result<Name, Error> {
     })
 }
 
+/// What a connection carries its data over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Datagrams over UDP.
+    Udp,
+    /// A stream over TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// The stable name, as in the command line's events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The same as what is offered or wanted on the wire.
+    pub(crate) const fn only(self) -> Transports {
+        Transports { udp: matches!(self, Self::Udp), tcp: matches!(self, Self::Tcp) }
+    }
+}
+
+/// What a path is made of, on our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// A UDP socket, which may be shared with other sessions.
+    Socket(SocketId),
+    /// A TCP connection. It is the application's from now on: what is unread of it is data, and the peer machine
+    /// knows it no more.
+    Stream(StreamId),
+}
+
+impl Carrier {
+    /// The transport.
+    #[must_use]
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Socket(_) => Transport::Udp,
+            Self::Stream(_) => Transport::Tcp,
+        }
+    }
+}
+
 /// A listener that is asked for.
 #[derive(Clone, Debug)]
 pub struct ListenRequest {
@@ -81,6 +127,8 @@ pub struct ListenRequest {
     pub bind: Vec<SocketAddr>,
     /// What only peers know; the server never sees it.
     pub secret: Option<Secret>,
+    /// The kinds of connection that are offered, at least one.
+    pub transports: Transports,
 }
 
 /// A connection that is asked for.
@@ -88,6 +136,8 @@ pub struct ListenRequest {
 pub struct ConnectRequest {
     /// To whom.
     pub target: Target,
+    /// Which kind of connection.
+    pub transport: Transport,
     /// The servers to ask, in this order.
     pub servers: Vec<ServerAddress>,
     /// The local addresses to bind, at most one of each family; port 0 leaves the choice to the system.
@@ -106,6 +156,8 @@ pub struct ConnectRequest {
 pub enum Strategy {
     /// Both sides sent checks to each other's known addresses at once.
     UdpSimultaneous,
+    /// Both sides sent SYNs to each other's known addresses at once, and listened.
+    TcpSimultaneousOpen,
 }
 
 impl Strategy {
@@ -114,6 +166,7 @@ impl Strategy {
     pub const fn name(self) -> &'static str {
         match self {
             Self::UdpSimultaneous => "udp_simultaneous",
+            Self::TcpSimultaneousOpen => "tcp_simultaneous_open",
         }
     }
 }
@@ -122,8 +175,8 @@ impl Strategy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Path {
-    /// Our socket.
-    pub socket: SocketId,
+    /// What it is made of.
+    pub carrier: Carrier,
     /// Our address and port, as far as known: the address is unspecified where the peer's packets never showed it.
     pub local: SocketAddr,
     /// The peer's address.
@@ -134,14 +187,31 @@ pub struct Path {
     pub strategy: Strategy,
     /// The role that this side ended in.
     pub role: Role,
-    /// The round-trip time of the check that was answered.
+    /// The round-trip time of the check that was answered, or of the connect.
     pub rtt: Duration,
     /// From the introduction, as this side learned of it, to the connection.
     pub since_introduction: Duration,
-    /// Datagrams that this side sent to the peer until then.
+    /// Datagrams that this side sent to the peer until then, or connects that it attempted.
     pub packets_sent: u32,
     /// Sockets that this side used.
     pub sockets: u32,
+}
+
+impl Path {
+    /// The UDP socket of a datagram path.
+    #[must_use]
+    pub const fn socket(&self) -> Option<SocketId> {
+        match self.carrier {
+            Carrier::Socket(socket) => Some(socket),
+            Carrier::Stream(_) => None,
+        }
+    }
+
+    /// The same for those who know that it is one.
+    #[cfg(feature = "std")]
+    pub(crate) fn udp_socket(&self) -> SocketId {
+        self.socket().unwrap_or(SocketId(u32::MAX))
+    }
 }
 
 /// How a connection ended.
@@ -215,7 +285,8 @@ pub enum PeerEvent {
         /// The session.
         session: SessionId,
     },
-    /// A connection is over, and gone. The last event of every session that was connected.
+    /// A connection is over, and gone. The last event of every session that was connected, but for streams: those
+    /// have left the machine with [`PeerEvent::Connected`].
     Closed {
         /// The session.
         session: SessionId,

@@ -12,7 +12,7 @@ use crate::{
         keys::{KeyPair, Secret},
         most_telling,
     },
-    wire::stun::{Message, SessionId, Transports, WireCandidate},
+    wire::stun::{Message, SessionId, WireCandidate},
 };
 
 /// A listener of a peer.
@@ -67,7 +67,7 @@ impl Listener {
             let listing = Listing {
                 name: self.request.name.clone(),
                 public_key: *self.key_pair.public(),
-                transports: Transports { udp: true, tcp: false },
+                transports: self.request.transports,
                 candidates: candidates.to_vec(),
             };
             let label = server.label.clone();

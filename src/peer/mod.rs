@@ -24,6 +24,7 @@
 //! peer.handle_input(now, Input::Interfaces(&["192.0.2.9".parse()?]));
 //! let server: SocketAddr = "192.0.2.1:20000".parse()?;
 //! peer.connect(now, ConnectRequest {
+//!     transport: holepunch::peer::Transport::Udp,
 //!     target: "bob".parse()?,
 //!     servers: vec![server.into()],
 //!     bind: vec!["0.0.0.0:0".parse()?],
@@ -62,14 +63,16 @@
 
 mod api;
 mod farewell;
+mod gathering;
 mod listener;
+mod negotiation;
 mod session;
 mod sockets;
 mod timers;
 mod trickle;
 
 use alloc::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     string::{String, ToString as _},
     vec::Vec,
 };
@@ -82,6 +85,7 @@ use core::{
 pub use api::*;
 
 use self::{
+    gathering::Gathering,
     listener::{Answered, Listener},
     session::{Connecting, Context, Session},
     sockets::{Owner, Sockets},
@@ -92,7 +96,7 @@ use crate::{
     Error, ErrorKind, Result,
     address::canonical,
     config::PeerConfig,
-    machine::{Disposition, Input, Instant, Output, Random, SocketId, Timer},
+    machine::{Disposition, Input, Instant, Output, PortId, Random, SocketId, StreamId, TcpRequest, Timer},
     punch::{Arrival, CandidateKind},
     rendezvous::{
         client::{Asked, From, Lookup, LookupRequest},
@@ -100,7 +104,7 @@ use crate::{
     },
     wire::{
         demux::{Datagram, is_stun_with_fingerprint},
-        stun::{self, CandidateTransport, Class, Message, Method, SessionId, Transports, WireCandidate},
+        stun::{self, CandidateTransport, Class, Message, Method, SessionId, WireCandidate},
     },
 };
 
@@ -128,6 +132,12 @@ pub struct Peer {
     by_tag: BTreeMap<[u8; 4], SessionId>,
     /// Sessions by where their peers were heard.
     by_remote: BTreeMap<(SocketId, SocketAddr), SessionId>,
+    /// Stream sessions by their ports, and by their connections both ways.
+    by_port: BTreeMap<PortId, SessionId>,
+    by_stream: BTreeMap<StreamId, SessionId>,
+    streams: BTreeSet<(SessionId, StreamId)>,
+    next_port: u32,
+    next_stream: u32,
     timers: Timers<Key>,
     outputs: VecDeque<Output<PeerEvent>>,
 }
@@ -146,6 +156,11 @@ impl Peer {
             by_ufrag: BTreeMap::new(),
             by_tag: BTreeMap::new(),
             by_remote: BTreeMap::new(),
+            by_port: BTreeMap::new(),
+            by_stream: BTreeMap::new(),
+            streams: BTreeSet::new(),
+            next_port: 0,
+            next_stream: 0,
             timers: Timers::new(),
             outputs: VecDeque::new(),
         }
@@ -177,6 +192,8 @@ impl Peer {
         let owner = Owner::Session(id);
         let sockets = request.bind.iter().map(|bind| self.sockets.ask(owner, *bind, &mut self.outputs)).collect();
         let key_pair = KeyPair::generate(&mut self.random);
+        let servers_at = |server: &ServerAddress| [server.ipv4, server.ipv6].into_iter().flatten().collect::<Vec<_>>();
+        let request_servers: Vec<_> = request.servers.iter().flat_map(servers_at).collect();
         let asked = match request.target {
             Target::Name(name) => Asked::Name(name),
             Target::Address(ip) => Asked::Address(ip),
@@ -185,7 +202,7 @@ impl Peer {
             session: id,
             asked,
             public_key: *key_pair.public(),
-            transports: Transports { udp: true, tcp: false },
+            transports: request.transport.only(),
             candidates: Vec::new(),
         };
         let lookup = Lookup::new(
@@ -199,6 +216,15 @@ impl Peer {
         let mut session = Session::new(id, None, sockets, tag, request.secret);
         session.connecting = Some(Connecting { lookup, key_pair, timeout: request.timeout });
         self.sessions.insert(id, session);
+        if request.transport == Transport::Tcp {
+            let servers = request_servers;
+            self.with_session(now, id, |session, cx| {
+                let fresh = request.bind.iter().map(|address| SocketAddr::new(address.ip(), 0));
+                let mut gathering = Gathering::begin(cx, &fresh.collect::<Vec<_>>());
+                gathering.ask(cx, &servers);
+                session.gathering = Some(gathering);
+            });
+        }
         Ok(id)
     }
 
@@ -250,6 +276,28 @@ impl Peer {
                     self.handle_new_interfaces(now);
                 }
             }
+            Input::TcpReserved { port, local } => self.handle_reserved(now, port, Ok(local)),
+            Input::TcpReserveFailed { port, error } => self.handle_reserved(now, port, Err(error)),
+            Input::TcpAccepted { port, stream, local, remote } => {
+                let Some(id) = self.by_port.get(&port).copied() else {
+                    self.outputs.push_back(Output::Tcp(TcpRequest::Close { stream }));
+                    return Disposition::Consumed;
+                };
+                self.by_stream.insert(stream, id);
+                self.streams.insert((id, stream));
+                self.with_session(now, id, |session, cx| session.handle_accepted(cx, stream, local, remote));
+            }
+            Input::TcpConnected { stream, local } => {
+                if let Some(id) = self.by_stream.get(&stream).copied() {
+                    self.with_session(now, id, |session, cx| session.handle_stream(cx, stream, Some(local)));
+                }
+            }
+            Input::TcpFailed { stream } => {
+                if let Some(id) = self.by_stream.remove(&stream) {
+                    self.streams.remove(&(id, stream));
+                    self.with_session(now, id, |session, cx| session.handle_stream(cx, stream, None));
+                }
+            }
             Input::SendFailed { socket, destination, error } => {
                 let to = From { socket, remote: canonical(destination) };
                 match self.sockets.owner(socket) {
@@ -268,6 +316,14 @@ impl Peer {
         Disposition::Consumed
     }
 
+    /// Takes in what a TCP connection has brought, from its first byte that was not taken yet; returns how many bytes
+    /// the machine takes. Whatever it leaves stays unread at the driver: it comes again with what follows it, or is
+    /// the application's once [`PeerEvent::Connected`] has given the connection away.
+    pub fn handle_stream_data(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
+        let Some(id) = self.by_stream.get(&stream).copied() else { return 0 };
+        self.with_session(now, id, |session, cx| session.handle_stream_data(cx, stream, bytes)).unwrap_or(0)
+    }
+
     /// Takes the next output out.
     pub fn poll_output(&mut self) -> Output<PeerEvent> {
         self.outputs.pop_front().unwrap_or_else(|| match self.timers.next() {
@@ -283,6 +339,12 @@ impl Peer {
                 Key::Session(id) => self.with_session(now, id, Session::handle_timeout),
             };
         }
+    }
+
+    fn handle_reserved(&mut self, now: Instant, port: PortId, result: Result<SocketAddr>) {
+        let Some(id) = self.by_port.get(&port).copied() else { return };
+        self.with_session(now, id, |session, cx| session.handle_reserved(cx, port, result));
+        self.start_session(now, id);
     }
 
     /// A socket was bound, or could not be: when all of its owner's are decided, the owner starts.
@@ -315,7 +377,8 @@ impl Peer {
 
     fn start_session(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get(&id) else { return };
-        if session.phase != session::Phase::Binding || !self.sockets.are_answered(&session.sockets) {
+        let is_gathered = session.gathering.as_ref().is_none_or(Gathering::is_answered);
+        if session.phase != session::Phase::Binding || !is_gathered || !self.sockets.are_answered(&session.sockets) {
             return;
         }
         let sockets = session.sockets.clone();
@@ -327,6 +390,7 @@ impl Peer {
         }
         let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
         self.with_session(now, id, |session, cx| {
+            let candidates = session.gathering.as_ref().map_or(candidates, |gathering| gathering.candidates(cx));
             if let Some(connecting) = &mut session.connecting {
                 connecting.lookup.start(cx.now, cx.config.server_stagger, &bound, candidates);
             }
@@ -348,6 +412,10 @@ impl Peer {
         }
         let sessions: Vec<_> = self.sessions.iter().map(|(id, session)| (*id, session.sockets.clone())).collect();
         for (id, sockets) in sessions {
+            if self.sessions.get(&id).is_some_and(|session| session.gathering.is_some()) {
+                self.with_session(now, id, Session::tell_gathered);
+                continue;
+            }
             let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
             self.with_session(now, id, |session, cx| session.tell_candidates(cx, &candidates));
         }
@@ -429,7 +497,8 @@ impl Peer {
     fn tell_mapped(&mut self, now: Instant, id: ListenerId) {
         let Some(listener) = self.listeners.get(&id) else { return };
         let candidates: Vec<_> = listener.mapped().into_iter().map(mapped_candidate).collect();
-        let sessions = self.sessions.values().filter(|session| session.listener == Some(id));
+        let is_meant = |session: &&Session| session.listener == Some(id) && session.gathering.is_none();
+        let sessions = self.sessions.values().filter(is_meant);
         let sessions: Vec<_> = sessions.map(|session| session.id).collect();
         for session in sessions {
             self.with_session(now, session, |session, cx| session.tell_candidates(cx, &candidates));
@@ -486,7 +555,15 @@ impl Peer {
         self.sessions.insert(id, Session::new(id, Some(listener_id), sockets, tag, secret));
         let relay = Relay { socket: at.socket, server: at.remote, route: introduced.route.to_vec() };
         let timeout = self.config.session_timeout;
+        let is_stream = introduced.transports.tcp && !introduced.transports.udp;
+        let fresh: Vec<_> = bound.iter().map(|socket| SocketAddr::new(socket.local.ip(), 0)).collect();
         self.with_session(now, id, |session, cx| {
+            if is_stream {
+                let mut gathering = Gathering::begin(cx, &fresh);
+                gathering.server_is_current(cx);
+                gathering.ask(cx, &[at.remote]);
+                session.gathering = Some(gathering);
+            }
             session.introduce(cx, keys, &bound, &introduced.candidates, relay, told, timeout);
         });
         true
@@ -532,7 +609,16 @@ impl Peer {
         act: impl FnOnce(&mut Listener, &mut Context<'_>) -> T,
     ) -> Option<T> {
         let listener = self.listeners.get_mut(&id)?;
-        let mut cx = Context { now, config: &self.config, random: &mut self.random, outputs: &mut self.outputs };
+        let mut cx = Context {
+            now,
+            config: &self.config,
+            random: &mut self.random,
+            outputs: &mut self.outputs,
+            interfaces: self.sockets.interfaces(),
+            next_port: &mut self.next_port,
+            next_stream: &mut self.next_stream,
+            new_streams: Vec::new(),
+        };
         let result = act(listener, &mut cx);
         if listener.phase == listener::Phase::Gone {
             let sockets = core::mem::take(&mut listener.sockets);
@@ -557,11 +643,27 @@ impl Peer {
         let session = self.sessions.get_mut(&id)?;
         let heard_before = session.heard().len();
         let phase_before = session.phase;
-        let mut cx = Context { now, config: &self.config, random: &mut self.random, outputs: &mut self.outputs };
+        let mut cx = Context {
+            now,
+            config: &self.config,
+            random: &mut self.random,
+            outputs: &mut self.outputs,
+            interfaces: self.sockets.interfaces(),
+            next_port: &mut self.next_port,
+            next_stream: &mut self.next_stream,
+            new_streams: Vec::new(),
+        };
         let result = act(session, &mut cx);
+        for stream in core::mem::take(&mut cx.new_streams) {
+            self.by_stream.insert(stream, id);
+            self.streams.insert((id, stream));
+        }
         if session.phase == session::Phase::Gone {
             self.remove_session(id);
             return Some(result);
+        }
+        if let Some(gathering) = &session.gathering {
+            self.by_port.extend(gathering.ports().map(|port| (port, id)));
         }
         if phase_before != session.phase {
             if let Some(ufrag) = session.local_ufrag() {
@@ -582,8 +684,20 @@ impl Peer {
     }
 
     fn remove_session(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.remove(&id) else { return };
+        let Some(mut session) = self.sessions.remove(&id) else { return };
         self.timers.remove(Key::Session(id));
+        session.give_up_streams(&mut self.outputs);
+        if let Some(gathering) = &session.gathering {
+            for port in gathering.ports() {
+                self.by_port.remove(&port);
+            }
+        }
+        let streams: Vec<_> =
+            self.streams.range((id, StreamId(0))..=(id, StreamId(u32::MAX))).map(|(_, stream)| *stream).collect();
+        for stream in streams {
+            self.streams.remove(&(id, stream));
+            self.by_stream.remove(&stream);
+        }
         self.by_tag.remove(&session.tag);
         if let Some(ufrag) = session.local_ufrag() {
             self.by_ufrag.remove(ufrag);

@@ -7,26 +7,33 @@
 //! acknowledgement to a peer that missed it.
 
 use alloc::{collections::VecDeque, format, vec::Vec};
-use core::{net::SocketAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use zeroize::Zeroizing;
 
 use super::{
-    CloseReason, ListenerId, Path, PeerEvent, Strategy,
+    Carrier, CloseReason, ListenerId, Path, PeerEvent, Strategy,
     farewell::{self, Farewell, is_from_peer},
+    gathering::Gathering,
+    negotiation::{Negotiation, Outcome},
     trickle::{Relay, Trickle},
 };
 use crate::{
     Error, ErrorKind,
     address::canonical,
     config::PeerConfig,
-    machine::{BoundSocket, Instant, Level, NextWake, Output, Random, SocketId, Timer, Transmit},
-    punch::{Agent, AgentEvent, Arrival, Candidate, CandidateKind, Provenance, Role, SelectedPair},
+    machine::{
+        BoundSocket, Instant, Level, NextWake, Output, PortId, Random, SocketId, StreamId, TcpRequest, Timer, Transmit,
+    },
+    punch::{Arrival, CandidateKind, Role, SelectedPair, SelectedStream},
     rendezvous::{
         client::{From, Lookup, LookupResult},
         keys::{KeyPair, Secret, SessionKeys},
     },
-    wire::stun::{self, CandidateTransport, Class, Message, Method, SessionId, WireCandidate},
+    wire::stun::{self, Class, Integrity, Message, Method, SessionId, WireCandidate},
 };
 
 /// What the methods of a session work with, beside the session.
@@ -35,6 +42,12 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a PeerConfig,
     pub(super) random: &'a mut Random,
     pub(super) outputs: &'a mut VecDeque<Output<PeerEvent>>,
+    /// The host's addresses.
+    pub(super) interfaces: &'a [IpAddr],
+    pub(super) next_port: &'a mut u32,
+    pub(super) next_stream: &'a mut u32,
+    /// Streams that were numbered by this call.
+    pub(super) new_streams: Vec<StreamId>,
 }
 
 impl Context<'_> {
@@ -44,6 +57,18 @@ impl Context<'_> {
 
     pub(super) fn log(&mut self, level: Level, line: alloc::string::String) {
         self.outputs.push_back(Output::Log(level, line));
+    }
+
+    pub(super) fn tcp(&mut self, request: TcpRequest) {
+        self.outputs.push_back(Output::Tcp(request));
+    }
+
+    /// Numbers a connection that is asked for.
+    pub(super) fn new_stream(&mut self) -> StreamId {
+        let stream = StreamId(*self.next_stream);
+        *self.next_stream = (*self.next_stream + 1) % StreamId::FIRST_ACCEPTED;
+        self.new_streams.push(stream);
+        stream
     }
 
     fn transmit(&mut self, transmit: Transmit) {
@@ -79,8 +104,7 @@ pub(super) enum Phase {
 /// What both sides know once they are introduced.
 #[derive(Debug)]
 struct Introduction {
-    agent: Agent,
-    sockets: Vec<BoundSocket>,
+    negotiation: Negotiation,
     control: Zeroizing<[u8; 32]>,
     at: Instant,
     deadline: Instant,
@@ -102,6 +126,8 @@ pub(super) struct Session {
     introduction: Option<Introduction>,
     path: Option<SelectedPair>,
     farewell: Farewell,
+    /// The ports of a stream session.
+    pub(super) gathering: Option<Gathering>,
 }
 
 impl Session {
@@ -123,6 +149,7 @@ impl Session {
             introduction: None,
             path: None,
             farewell: Farewell::default(),
+            gathering: None,
         }
     }
 
@@ -132,7 +159,7 @@ impl Session {
 
     /// The username fragment that the peer's checks name us by.
     pub(super) fn local_ufrag(&self) -> Option<&str> {
-        self.introduction.as_ref().map(|introduction| introduction.agent.local_ufrag())
+        self.introduction.as_ref().map(|introduction| introduction.negotiation.local_ufrag())
     }
 
     /// Whether data of the peer is of any use (still).
@@ -143,16 +170,16 @@ impl Session {
     /// Whether it is looking for a path since then at least, and has heard nothing of its peer.
     pub(super) fn is_stalled_since(&self, time: Instant) -> bool {
         let introduction = self.introduction.as_ref();
-        self.phase == Phase::Punching && introduction.is_some_and(|it| it.at <= time && it.agent.heard().is_empty())
+        self.phase == Phase::Punching && introduction.is_some_and(|it| it.at <= time && !it.negotiation.heard_peer())
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
-        self.introduction.as_ref()?.agent.rtt()
+        self.introduction.as_ref()?.negotiation.rtt()
     }
 
     /// Where authenticated messages came from: data from there is the peer's.
     pub(super) fn heard(&self) -> &[(SocketId, SocketAddr)] {
-        self.introduction.as_ref().map_or(&[], |introduction| introduction.agent.heard())
+        self.introduction.as_ref().map_or(&[], |introduction| introduction.negotiation.heard())
     }
 
     /// Takes in an answer of a server; whether it was one to this session.
@@ -219,28 +246,26 @@ impl Session {
         } else {
             (Role::Controlled, keys.listener, keys.connector)
         };
-        let seed = cx.random.bytes();
-        let agent = Agent::new(cx.config.checks, cx.config.consent, role, local, remote, seed);
-        let mut agent = agent.with_tag(self.tag);
-        for socket in sockets {
-            agent.add_socket(cx.now, socket.id, socket.local);
+        let mut negotiation = match &self.gathering {
+            None => Negotiation::datagrams(cx, role, local, remote, self.tag, sockets),
+            Some(_) => Negotiation::stream(cx, role, local, remote),
+        };
+        if let (Some(gathering), Some(agent)) = (&self.gathering, negotiation.as_stream()) {
+            for (port, local) in gathering.reserved() {
+                agent.add_port(cx.now, port, local);
+            }
+            if let Some(rtt) = gathering.server_rtt() {
+                agent.set_server_rtt(rtt);
+            }
         }
-        let candidates: Vec<_> =
-            candidates.iter().filter_map(from_wire).filter(|candidate| is_wanted(candidate, cx.config)).collect();
-        let peer = candidates.iter().map(|candidate| candidate.address).collect();
         for candidate in candidates {
-            agent.add_remote(cx.now, candidate);
+            negotiation.add_remote(cx.now, candidate, cx.config);
         }
+        let peer = candidates.iter().map(|candidate| canonical(candidate.address)).collect();
         let until = cx.now + cx.config.trickle;
         let trickle = Trickle::new(self.id, self.is_connector(), relay, until, told);
-        self.introduction = Some(Introduction {
-            agent,
-            sockets: sockets.to_vec(),
-            control: keys.control,
-            at: cx.now,
-            deadline: cx.now + timeout,
-            trickle,
-        });
+        self.introduction =
+            Some(Introduction { negotiation, control: keys.control, at: cx.now, deadline: cx.now + timeout, trickle });
         self.phase = Phase::Punching;
         cx.event(PeerEvent::Introduced { session: self.id, listener: self.listener, role, peer });
         self.handle_timeout(cx);
@@ -252,8 +277,8 @@ impl Session {
             return;
         }
         let Some(introduction) = &mut self.introduction else { return };
-        for candidate in candidates.iter().filter_map(from_wire).filter(|candidate| is_wanted(candidate, cx.config)) {
-            introduction.agent.add_remote(cx.now, candidate);
+        for candidate in candidates {
+            introduction.negotiation.add_remote(cx.now, candidate, cx.config);
         }
         self.handle_timeout(cx);
     }
@@ -280,7 +305,7 @@ impl Session {
             return false;
         }
         let Some(introduction) = &mut self.introduction else { return false };
-        let is_ours = introduction.agent.handle_request(cx.now, at, message);
+        let is_ours = introduction.negotiation.handle_request(cx.now, at, message);
         self.stop_asking_when_heard();
         self.handle_timeout(cx);
         is_ours
@@ -289,7 +314,7 @@ impl Session {
     /// Takes in an answer to a check whose transaction id begins with our tag; whether it was one.
     pub(super) fn handle_check_answer(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
         let Some(introduction) = &mut self.introduction else { return false };
-        let taken = introduction.agent.handle_response(cx.now, at, message);
+        let taken = introduction.negotiation.handle_response(cx.now, at, message);
         self.stop_asking_when_heard();
         self.handle_timeout(cx);
         taken
@@ -298,7 +323,7 @@ impl Session {
     /// The lookup need not repeat itself once the listener is there.
     fn stop_asking_when_heard(&mut self) {
         if let Some(connecting) = &mut self.connecting
-            && self.introduction.as_ref().is_some_and(|introduction| !introduction.agent.heard().is_empty())
+            && self.introduction.as_ref().is_some_and(|introduction| introduction.negotiation.heard_peer())
         {
             connecting.lookup.peer_heard();
         }
@@ -309,6 +334,16 @@ impl Session {
         let is_connector = self.is_connector();
         let Some(introduction) = &mut self.introduction else { return false };
         if !is_from_peer(message, is_connector, &introduction.control) {
+            // The session's number is known to the peer and the servers alone. A stream's checks may never come that
+            // far, since without this message the peer does not know where to send them.
+            let is_signed_otherwise = is_connector
+                && (message.method(), message.class()) == (Method::TRICKLE, Class::Request)
+                && !introduction.negotiation.heard_peer()
+                && message.verify_integrity_sha256(&*introduction.control) == Integrity::Invalid;
+            if is_signed_otherwise && self.phase == Phase::Punching {
+                let error = Error::new(ErrorKind::WrongSecret, "the listener has another secret");
+                self.fail(cx, error);
+            }
             return false;
         }
         match (message.method(), message.class()) {
@@ -321,22 +356,24 @@ impl Session {
                 self.close_if_complete(cx);
             }
             (Method::TRICKLE, Class::Request) => {
-                let candidates: Vec<_> = message
-                    .candidates()
-                    .filter_map(|candidate| from_wire(&candidate))
-                    .filter(|candidate| is_wanted(candidate, cx.config))
-                    .collect();
                 let answer = introduction.trickle.acknowledge(message, &introduction.control);
                 if self.phase == Phase::Punching {
-                    for candidate in candidates {
+                    for mut candidate in message.candidates() {
                         // Whatever the peer calls it: no server has observed it.
-                        let candidate = Candidate { provenance: Provenance::Claimed, ..candidate };
-                        introduction.agent.add_remote(cx.now, candidate);
+                        if candidate.kind == stun::CandidateKind::ServerReflexiveObserved {
+                            candidate.kind = stun::CandidateKind::ServerReflexiveClaimed;
+                        }
+                        introduction.negotiation.add_remote(cx.now, &candidate, cx.config);
                     }
                 }
                 cx.transmit(answer);
             }
-            (Method::TRICKLE, Class::Success) => introduction.trickle.handle_success(message.transaction_id()),
+            (Method::TRICKLE, Class::Success) => {
+                let rtt = introduction.trickle.handle_success(cx.now, message.transaction_id());
+                if let (Some(rtt), Some(agent)) = (rtt, introduction.negotiation.as_stream()) {
+                    agent.set_peer_rtt(rtt);
+                }
+            }
             _ => return false,
         }
         self.handle_timeout(cx);
@@ -422,7 +459,7 @@ impl Session {
         self.run_lookup(cx);
         let Some(introduction) = &mut self.introduction else { return };
         if matches!(self.phase, Phase::Punching | Phase::Connected) {
-            introduction.agent.handle_timeout(cx.now);
+            introduction.negotiation.handle_timeout(cx);
         }
         if self.phase == Phase::Punching
             && let Some(transmit) = introduction.trickle.poll(cx.now, &introduction.control)
@@ -470,35 +507,47 @@ impl Session {
 
     fn timed_out(&self, introduction: &Introduction) -> Error {
         let seconds = introduction.deadline.saturating_since(introduction.at).as_secs_f32();
-        if !introduction.agent.heard().is_empty() {
+        if introduction.negotiation.heard_peer() {
             return Error::new(
                 ErrorKind::Timeout,
                 format!("the peer was heard, but no path worked in both directions within {seconds} s"),
             );
         }
-        Error::new(ErrorKind::Timeout, format!("nothing was heard of the peer within {seconds} s after the introduction"))
-            .with_hint("one of the two networks may change its port for every destination, or block UDP; try another network on either side")
+        let hint = match introduction.negotiation {
+            Negotiation::Datagrams { .. } => {
+                "one of the two networks may change its port for every destination, or block UDP; try another network on either side"
+            }
+            Negotiation::Stream(_) => {
+                "one of the two networks may change its port for every destination, or refuse what comes in; try datagrams, or another network on either side"
+            }
+        };
+        Error::new(
+            ErrorKind::Timeout,
+            format!("nothing was heard of the peer within {seconds} s after the introduction"),
+        )
+        .with_hint(hint)
     }
 
     fn drain_agent(&mut self, cx: &mut Context<'_>) {
         let Some(introduction) = &mut self.introduction else { return };
-        while let Some(transmit) = introduction.agent.poll_transmit() {
-            cx.outputs.push_back(Output::Transmit(transmit));
-        }
-        while let Some(event) = self.introduction.as_mut().and_then(|introduction| introduction.agent.poll_event()) {
-            match event {
-                AgentEvent::Selected(pair) => self.connected(cx, pair),
-                AgentEvent::WrongSecret if self.is_connector() && self.phase == Phase::Punching => {
+        introduction.negotiation.drain(cx);
+        while let Some(outcome) =
+            self.introduction.as_mut().and_then(|introduction| introduction.negotiation.poll_outcome())
+        {
+            match outcome {
+                Outcome::Pair(pair) => self.connected(cx, pair),
+                Outcome::Stream(stream) => self.stream_connected(cx, stream),
+                Outcome::WrongSecret if self.is_connector() && self.phase == Phase::Punching => {
                     let error = Error::new(ErrorKind::WrongSecret, "the listener has another secret");
                     self.fail(cx, error);
                 }
                 // Whoever it was: a listener does not end for it.
-                AgentEvent::WrongSecret => cx.log(Level::Info, format!("{:?}: another secret was tried", self.id)),
-                AgentEvent::ConsentExpired if self.phase == Phase::Connected => {
+                Outcome::WrongSecret => cx.log(Level::Info, format!("{:?}: another secret was tried", self.id)),
+                Outcome::ConsentExpired if self.phase == Phase::Connected => {
                     let reason = if self.farewell.is_closing() { CloseReason::End } else { CloseReason::Lost };
                     self.finish(cx, reason);
                 }
-                AgentEvent::ConsentExpired => {}
+                Outcome::ConsentExpired => {}
             }
         }
     }
@@ -511,24 +560,152 @@ impl Session {
         self.phase = Phase::Connected;
         self.connecting = None;
         self.path = Some(pair);
-        let bound = introduction.sockets.iter().find(|socket| socket.id == pair.socket).map(|socket| socket.local);
-        let mut local = bound.unwrap_or_else(|| SocketAddr::new(pair.local, 0));
+        let bound = match &introduction.negotiation {
+            Negotiation::Datagrams { sockets, .. } => sockets.iter().find(|socket| socket.id == pair.socket),
+            Negotiation::Stream(_) => None,
+        };
+        let mut local = bound.map_or_else(|| SocketAddr::new(pair.local, 0), |socket| socket.local);
         if !pair.local.is_unspecified() {
             local.set_ip(pair.local);
         }
         let path = Path {
-            socket: pair.socket,
+            carrier: Carrier::Socket(pair.socket),
             local,
             remote: pair.remote,
             kind: pair.kind,
             strategy: Strategy::UdpSimultaneous,
-            role: introduction.agent.role(),
             rtt: pair.rtt,
-            since_introduction: cx.now.saturating_since(introduction.at),
-            packets_sent: introduction.agent.packets_sent(),
-            sockets: u32::try_from(self.sockets.len()).unwrap_or(u32::MAX),
+            ..self.path_so_far(cx, introduction)
         };
         cx.event(PeerEvent::Connected { session: self.id, listener: self.listener, path });
+    }
+
+    /// The connection leaves the machine with this event; the session is over.
+    fn stream_connected(&mut self, cx: &mut Context<'_>, selected: SelectedStream) {
+        let Some(introduction) = &mut self.introduction else { return };
+        if self.phase != Phase::Punching {
+            return;
+        }
+        introduction.negotiation.drain(cx);
+        let Some(introduction) = &self.introduction else { return };
+        let path = Path {
+            carrier: Carrier::Stream(selected.stream),
+            local: selected.local,
+            remote: selected.remote,
+            kind: selected.kind,
+            strategy: Strategy::TcpSimultaneousOpen,
+            rtt: selected.rtt,
+            ..self.path_so_far(cx, introduction)
+        };
+        cx.event(PeerEvent::Connected { session: self.id, listener: self.listener, path });
+        self.phase = Phase::Gone;
+    }
+
+    /// What a path has whatever it is made of.
+    fn path_so_far(&self, cx: &Context<'_>, introduction: &Introduction) -> Path {
+        let nowhere = SocketAddr::new(crate::address::unspecified(false), 0);
+        Path {
+            carrier: Carrier::Socket(SocketId(0)),
+            local: nowhere,
+            remote: nowhere,
+            kind: CandidateKind::Host,
+            strategy: Strategy::UdpSimultaneous,
+            role: introduction.negotiation.role(),
+            rtt: Duration::ZERO,
+            since_introduction: cx.now.saturating_since(introduction.at),
+            packets_sent: introduction.negotiation.packets_sent(),
+            sockets: u32::try_from(self.sockets.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// A port of this stream session is reserved, or could not be.
+    pub(super) fn handle_reserved(&mut self, cx: &mut Context<'_>, port: PortId, result: Result<SocketAddr, Error>) {
+        let Some(gathering) = &mut self.gathering else { return };
+        gathering.handle_reserved(cx, port, result);
+        if !gathering.is_answered() {
+            return;
+        }
+        if let Some(error) = gathering.error() {
+            return self.fail(cx, error);
+        }
+        if let Some(agent) = self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
+            for (port, local) in gathering.reserved() {
+                agent.add_port(cx.now, port, local);
+            }
+        }
+        self.tell_gathered(cx);
+    }
+
+    /// Tells the peer of what was gathered since.
+    pub(super) fn tell_gathered(&mut self, cx: &mut Context<'_>) {
+        let Some(gathering) = &self.gathering else { return };
+        let candidates = gathering.candidates(cx);
+        self.tell_candidates(cx, &candidates);
+    }
+
+    /// Closes the connections and ports of a stream session that is over; one that was given away is not among them.
+    pub(super) fn give_up_streams(&mut self, outputs: &mut VecDeque<Output<PeerEvent>>) {
+        if let Some(agent) = self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
+            agent.close();
+            while let Some(request) = agent.poll_request() {
+                outputs.push_back(Output::Tcp(request));
+            }
+        }
+        if let Some(gathering) = &mut self.gathering {
+            gathering.end(outputs);
+        }
+    }
+
+    /// Somebody has connected to one of our ports.
+    pub(super) fn handle_accepted(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) {
+        match self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
+            Some(agent) => agent.handle_accepted(cx.now, stream, local, remote),
+            None => cx.tcp(TcpRequest::Close { stream }),
+        }
+        self.handle_timeout(cx);
+    }
+
+    /// A connect of ours has succeeded (and this is our address), or failed; or a connection is over.
+    pub(super) fn handle_stream(&mut self, cx: &mut Context<'_>, stream: StreamId, connected: Option<SocketAddr>) {
+        let servers = self.gathering.as_mut().filter(|gathering| gathering.owns(stream));
+        let agent = self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream());
+        match (servers, agent, connected) {
+            (Some(gathering), agent, Some(_)) => {
+                gathering.handle_connected(cx, stream);
+                if let (Some(agent), Some(rtt)) = (agent, gathering.server_rtt()) {
+                    agent.set_server_rtt(rtt);
+                }
+            }
+            (Some(gathering), _, None) => gathering.handle_failed(cx, stream),
+            (None, Some(agent), Some(local)) => agent.handle_connected(cx.now, stream, local),
+            (None, Some(agent), None) => agent.handle_failed(cx.now, stream),
+            (None, None, _) => {}
+        }
+        self.handle_timeout(cx);
+    }
+
+    /// Takes in what a connection brings; how much of it was for us.
+    pub(super) fn handle_stream_data(&mut self, cx: &mut Context<'_>, stream: StreamId, bytes: &[u8]) -> usize {
+        let taken = if let Some(gathering) = self.gathering.as_mut().filter(|gathering| gathering.owns(stream)) {
+            let taken = gathering.handle_data(cx, stream, bytes);
+            self.tell_gathered(cx);
+            taken
+        } else if let Some(introduction) = &mut self.introduction
+            && let Some(agent) = introduction.negotiation.as_stream()
+        {
+            agent.handle_data(cx.now, stream, bytes)
+        } else {
+            0
+        };
+        self.stop_asking_when_heard();
+        self.handle_timeout(cx);
+        taken
     }
 
     pub(super) fn next_wake(&self) -> NextWake {
@@ -543,7 +720,7 @@ impl Session {
             wake.merge(connecting.lookup.next_wake());
         }
         if let Some(introduction) = &self.introduction {
-            wake.merge(introduction.agent.next_wake());
+            wake.merge(introduction.negotiation.next_wake());
             if self.phase == Phase::Punching {
                 wake.merge(introduction.trickle.next_wake());
                 wake.at(Some(introduction.deadline), Timer::Deadline);
@@ -562,11 +739,6 @@ impl Session {
     }
 }
 
-/// Whether a candidate of the peer may be checked: a private one only where that was not opted out of.
-fn is_wanted(candidate: &Candidate, config: &PeerConfig) -> bool {
-    config.private_candidates || candidate.provenance == Provenance::Observed || candidate.is_public()
-}
-
 /// Whether any of our sockets could send there at all.
 fn is_in_reach(candidate: &WireCandidate, sockets: &[BoundSocket]) -> bool {
     let address = canonical(candidate.address);
@@ -574,19 +746,4 @@ fn is_in_reach(candidate: &WireCandidate, sockets: &[BoundSocket]) -> bool {
         .iter()
         .filter(|socket| socket.is_ipv6() == address.is_ipv6())
         .any(|socket| socket.has_address || address.ip().is_loopback())
-}
-
-/// A candidate as it came; `None` for what cannot be used over UDP.
-fn from_wire(candidate: &WireCandidate) -> Option<Candidate> {
-    let (kind, provenance) = match candidate.kind {
-        stun::CandidateKind::Host => (CandidateKind::Host, Provenance::Claimed),
-        stun::CandidateKind::ServerReflexiveObserved => (CandidateKind::ServerReflexive, Provenance::Observed),
-        stun::CandidateKind::ServerReflexiveClaimed => (CandidateKind::ServerReflexive, Provenance::Claimed),
-        stun::CandidateKind::Relay => (CandidateKind::Relayed, Provenance::Claimed),
-    };
-    if candidate.transport != CandidateTransport::Udp {
-        return None;
-    }
-    let parsed = Candidate::new(kind, candidate.address, provenance);
-    Some(if candidate.priority == 0 { parsed } else { parsed.with_priority(candidate.priority) })
 }

@@ -132,26 +132,40 @@ impl Sockets {
 
     /// The host candidates of these sockets, best first; private addresses only where they are to be told.
     pub(super) fn host_candidates(&self, ids: &[SocketId], private: bool) -> Vec<WireCandidate> {
-        let mut candidates = Vec::new();
-        for BoundSocket { local, .. } in self.bound(ids) {
-            let bound = canonical_ip(local.ip());
-            let every = if bound.is_unspecified() { self.interfaces.as_slice() } else { core::slice::from_ref(&bound) };
-            for ip in every
-                .iter()
-                .filter(|ip| ip.is_ipv6() == bound.is_ipv6() && is_sharable(**ip) && (private || is_public(**ip)))
-            {
-                candidates.push(WireCandidate {
-                    kind: stun::CandidateKind::Host,
-                    transport: CandidateTransport::Udp,
-                    priority: CandidateKind::Host.priority(*ip),
-                    address: SocketAddr::new(*ip, local.port()),
-                });
-            }
-        }
-        // One of each family at least: alternate rather than sort by family.
-        let (v6, v4): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.address.is_ipv6());
-        let longest = v4.len().max(v6.len());
-        let mixed = (0..longest).flat_map(|index| v6.get(index).into_iter().chain(v4.get(index))).copied();
-        mixed.take(MAX_HOST_CANDIDATES).collect()
+        let locals: Vec<_> = self.bound(ids).iter().map(|socket| socket.local).collect();
+        host_candidates(&self.interfaces, &locals, CandidateTransport::Udp, private)
     }
+
+    pub(super) fn interfaces(&self) -> &[IpAddr] {
+        &self.interfaces
+    }
+}
+
+/// The host candidates of sockets that are bound so, on a host with these addresses.
+pub(super) fn host_candidates(
+    interfaces: &[IpAddr],
+    locals: &[SocketAddr],
+    transport: CandidateTransport,
+    private: bool,
+) -> Vec<WireCandidate> {
+    let mut candidates = Vec::new();
+    for local in locals {
+        let bound = canonical_ip(local.ip());
+        let every = if bound.is_unspecified() { interfaces } else { core::slice::from_ref(&bound) };
+        let is_told =
+            |ip: &&IpAddr| ip.is_ipv6() == bound.is_ipv6() && is_sharable(**ip) && (private || is_public(**ip));
+        for ip in every.iter().filter(is_told) {
+            candidates.push(WireCandidate {
+                kind: stun::CandidateKind::Host,
+                transport,
+                priority: CandidateKind::Host.priority(*ip),
+                address: SocketAddr::new(*ip, local.port()),
+            });
+        }
+    }
+    // One of each family at least: alternate rather than sort by family.
+    let (v6, v4): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.address.is_ipv6());
+    let longest = v4.len().max(v6.len());
+    let mixed = (0..longest).flat_map(|index| v6.get(index).into_iter().chain(v4.get(index))).copied();
+    mixed.take(MAX_HOST_CANDIDATES).collect()
 }

@@ -26,6 +26,7 @@ pub(super) struct Relay {
 #[derive(Debug)]
 struct UnderWay {
     id: TransactionId,
+    since: Instant,
     next: Instant,
     interval: Duration,
     candidates: Vec<WireCandidate>,
@@ -66,8 +67,13 @@ impl Trickle {
         let mut all = self.under_way.take().map_or_else(Vec::new, |under_way| under_way.candidates);
         all.extend(fresh);
         self.sequence += 1;
-        self.under_way =
-            Some(UnderWay { id: TransactionId(random.bytes()), next: now, interval: INTERVAL, candidates: all });
+        self.under_way = Some(UnderWay {
+            id: TransactionId(random.bytes()),
+            since: now,
+            next: now,
+            interval: INTERVAL,
+            candidates: all,
+        });
     }
 
     /// The message to send now, if one is due.
@@ -89,9 +95,10 @@ impl Trickle {
         self.message(builder, request.sequence().unwrap_or_default(), control)
     }
 
-    /// Notes an acknowledgement.
-    pub(super) fn handle_success(&mut self, id: TransactionId) {
-        self.under_way = self.under_way.take().filter(|under_way| under_way.id != id);
+    /// Notes an acknowledgement; how long it took to come, which is a round trip to the peer by way of the server, or more.
+    pub(super) fn handle_success(&mut self, now: Instant, id: TransactionId) -> Option<Duration> {
+        let acknowledged = self.under_way.take_if(|under_way| under_way.id == id)?;
+        Some(now.saturating_since(acknowledged.since))
     }
 
     fn message(&self, builder: Builder, sequence: u64, control: &[u8; 32]) -> Transmit {

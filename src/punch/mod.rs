@@ -61,6 +61,7 @@ mod consent;
 mod events;
 mod pair;
 mod role;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -69,3 +70,4 @@ pub(crate) use agent::Arrival;
 pub use candidate::{Candidate, CandidateKind, Provenance};
 pub use events::{AgentEvent, Received, SelectedPair};
 pub use role::Role;
+pub(crate) use stream::{SelectedStream, StreamAgent, StreamEvent};

@@ -2,9 +2,9 @@
 //!
 //! One thread does everything. It sleeps until a socket is readable, a timer of the server is due, or a [`Handle`]
 //! wakes it. Then each readable socket in turn gives one batch of datagrams, the server's answers to the batch leave
-//! together, and it goes round again until no socket has anything left: a flooded socket delays the others by a batch
-//! and never starves them, and timers are looked at once each round. Memory is bounded: the buffers of one batch, its
-//! answers, and what the server itself bounds ([`ServerConfig`]).
+//! together; each readable TCP connection is read once; and it goes round again until nothing is left: a flooded socket
+//! delays the others by a batch and never starves them, and timers are looked at once each round. Memory is bounded: the buffers of one batch, its
+//! answers, a few KiB of queues for each TCP connection, and what the server itself bounds ([`ServerConfig`]).
 //!
 //! Nothing that arrives ends the loop. An answer that cannot be sent is dropped, as the network may do anyway.
 //!
@@ -25,7 +25,13 @@
 //! ```
 
 mod batch;
+mod descriptors;
 mod sockets;
+mod streams;
+
+pub use descriptors::raise_descriptor_limit;
+
+pub use crate::config::DEFAULT_PUNCH_PORT;
 
 use std::{
     fmt, io,
@@ -48,11 +54,13 @@ use crate::{
     rendezvous::server::{Server, ServerSocket, ServerStats},
 };
 
-/// The port that peers of 2015 are told to punch from, unless told otherwise.
-pub const DEFAULT_PUNCH_PORT: u16 = 20001;
+use self::streams::{Heard, Streams};
 
-/// The waker's token; a socket's is its index.
+/// The waker's token; a UDP socket's is its index, listeners follow, and a connection's is its number.
 const WAKE: Token = Token(usize::MAX);
+
+/// Events taken from the system at a time.
+const EVENTS: usize = 1024;
 
 /// Where the server's log lines go.
 pub type Log = Box<dyn Fn(Level, &str) + Send>;
@@ -174,6 +182,7 @@ impl Handle {
 pub struct RendezvousServer {
     server: Server,
     sockets: Vec<UdpSocket>,
+    streams: Streams,
     bound: Vec<SocketAddr>,
     main: Vec<SocketAddr>,
     alternate: Vec<SocketAddr>,
@@ -200,7 +209,7 @@ impl RendezvousServer {
     /// none of this machine, [`ErrorKind::Io`] when the system refuses otherwise.
     pub fn bind(options: Options) -> Result<Self> {
         let log = options.log.unwrap_or_else(|| Box::new(|_, _| {}));
-        let sockets::Bound { sockets, known } = sockets::bind(options.host.as_deref(), options.port, &*log)?;
+        let sockets::Bound { sockets, known, listeners } = sockets::bind(options.host.as_deref(), options.port, &*log)?;
         let poll = Poll::new().map_err(|error| system("cannot make an event queue", &error))?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(|error| system("cannot make a waker", &error))?;
         let mut sockets: Vec<UdpSocket> = sockets.into_iter().map(UdpSocket::from_std).collect();
@@ -209,6 +218,8 @@ impl RendezvousServer {
                 .register(socket, Token(index), Interest::READABLE)
                 .map_err(|error| system("cannot watch a socket", &error))?;
         }
+        let streams = Streams::new(listeners, sockets.len(), poll.registry())
+            .map_err(|error| system("cannot watch a socket", &error))?;
         // A main socket stands before its alternate, so a number points back only from an alternate.
         let is_alternate = |socket: &ServerSocket| socket.alternate.is_some_and(|other| other < socket.socket);
         let addresses = |alternate: bool| {
@@ -217,6 +228,7 @@ impl RendezvousServer {
         let (main, alternate): (Vec<SocketAddr>, Vec<SocketAddr>) = (addresses(false), addresses(true));
         let bound = known.iter().map(|socket| socket.local).collect();
         let mut config = options.config;
+        config.punch_port = options.punch_port;
         if let Some(advertise) = options.advertise {
             config.advertise = advertise.complete(&main);
         }
@@ -228,6 +240,7 @@ impl RendezvousServer {
         Ok(Self {
             server: Server::new(config, seed, known),
             sockets,
+            streams,
             bound,
             main,
             alternate,
@@ -244,6 +257,11 @@ impl RendezvousServer {
         &self.main
     }
 
+    /// The addresses that it takes TCP connections on: those of [`local_addresses`](Self::local_addresses).
+    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        self.streams.addresses()
+    }
+
     /// The addresses that answers come from when a client asks for another port; empty where they could not be bound.
     pub fn alternate_addresses(&self) -> &[SocketAddr] {
         &self.alternate
@@ -257,9 +275,9 @@ impl RendezvousServer {
     /// Answers requests until a [`Handle`] stops it. Blocks; the sockets are closed when it returns.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] when the system's event queue fails; no datagram can cause that.
+    /// [`ErrorKind::Io`] when the system's event queue fails; nothing that arrives can cause that.
     pub fn run(mut self) -> Result<()> {
-        let mut events = Events::with_capacity(self.sockets.len() + 1);
+        let mut events = Events::with_capacity(EVENTS);
         let mut receiver = batch::Receiver::new();
         let mut outgoing = Vec::new();
         // Events tell of a change only: a socket stays readable here until a read said that it is empty.
@@ -267,11 +285,13 @@ impl RendezvousServer {
         let mut wake = self.drain(&mut outgoing);
         self.flush(&mut outgoing);
         while !self.shared.stop.load(Ordering::Acquire) {
-            let timeout = if readable.contains(&true) {
+            let timeout = if readable.contains(&true) || self.streams.is_busy() {
                 Some(Duration::ZERO)
             } else {
                 *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.server.stats();
-                wake.map(|wake| wake - self.now())
+                let of_streams =
+                    self.streams.deadline().map(|deadline| deadline.saturating_duration_since(SystemInstant::now()));
+                [wake.map(|wake| wake - self.now()), of_streams].into_iter().flatten().min()
             };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -279,8 +299,9 @@ impl RendezvousServer {
                 Err(error) => return Err(system("waiting for requests failed", &error)),
             }
             for event in &events {
-                if let Some(readable) = readable.get_mut(event.token().0) {
-                    *readable = true;
+                match readable.get_mut(event.token().0) {
+                    Some(readable) => *readable = true,
+                    None => self.streams.note(event, self.poll.registry()),
                 }
             }
             for (index, readable) in readable.iter_mut().enumerate() {
@@ -290,6 +311,9 @@ impl RendezvousServer {
                     self.flush(&mut outgoing);
                 }
             }
+            if self.serve_streams() {
+                wake = self.drain(&mut outgoing);
+            }
             if wake.is_some_and(|wake| wake <= self.now()) {
                 self.server.handle_input(self.now(), Input::Timeout);
                 wake = self.drain(&mut outgoing);
@@ -297,6 +321,7 @@ impl RendezvousServer {
             }
         }
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.server.stats();
+        self.streams.close();
         Ok(())
     }
 
@@ -329,6 +354,57 @@ impl RendezvousServer {
         true
     }
 
+    /// Accepts who waits, and reads once from each connection that has something; whether there was any.
+    fn serve_streams(&mut self) -> bool {
+        if let Some(deadline) = self.streams.deadline()
+            && deadline <= SystemInstant::now()
+        {
+            self.streams.expire(SystemInstant::now());
+        }
+        if !self.streams.is_busy() {
+            return false;
+        }
+        let now = self.now();
+        for index in 0..self.streams.listeners() {
+            for _ in 0..streams::ACCEPTS {
+                match self.streams.accept(index, self.poll.registry()) {
+                    Some(Ok(heard)) => self.hear(now, heard),
+                    Some(Err(error)) => (self.log)(Level::Warn, &format!("accepting a connection failed: {error}")),
+                    None => break,
+                }
+            }
+        }
+        for _ in 0..self.streams.readable() {
+            if let Some(heard) = self.streams.read() {
+                self.hear(now, heard);
+            }
+        }
+        true
+    }
+
+    /// Tells the server what a connection brings.
+    fn hear(&mut self, now: Instant, heard: Heard) {
+        match heard {
+            Heard::Accepted { port, stream, local, remote } => {
+                self.server.handle_input(now, Input::TcpAccepted { port, stream, local, remote });
+            }
+            Heard::Data { stream, length } => {
+                let taken = self.server.handle_stream_data(now, stream, self.streams.bytes(stream, length));
+                self.streams.keep(stream, taken, length);
+            }
+            Heard::Ended(stream) => self.server.handle_stream_end(now, stream),
+            Heard::Failed(stream) => self.server.handle_input(now, Input::TcpFailed { stream }),
+        }
+        self.answer_streams();
+    }
+
+    /// Does at once what the server asks of its connections; it sends no datagram for what they bring.
+    fn answer_streams(&mut self) {
+        while let Some(request) = self.server.poll_stream_request() {
+            self.streams.request(request, self.poll.registry());
+        }
+    }
+
     /// Takes out all that the server wants, and the time at which it wants to be called again.
     fn drain(&mut self, outgoing: &mut Vec<Transmit>) -> Option<Instant> {
         loop {
@@ -337,6 +413,7 @@ impl RendezvousServer {
                 Output::Log(level, text) => (self.log)(level, &text),
                 Output::Event(event) => (self.log)(Level::Info, &format!("{event:?}")),
                 Output::Udp(_) => {} // A server never asks for sockets.
+                Output::Tcp(request) => self.streams.request(request, self.poll.registry()),
                 Output::Timeout(wake, _) => return wake,
             }
         }

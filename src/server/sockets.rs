@@ -5,15 +5,20 @@
 //! An explicit host binds only that. Beside each socket stands one on an alternate port, from which requests to
 //! change the port are answered (RFC 5780); the server works without it.
 //!
-//! Neither SO_REUSEADDR nor SO_REUSEPORT is set: a second server on the same port must fail, not share the clients.
+//! TCP is listened on at the same addresses and port as the first UDP sockets.
+//!
+//! SO_REUSEPORT is never set: a second server on the same port must fail, not share the clients. SO_REUSEADDR is set for
+//! TCP alone, where it lets a restarted server have its port while old connections are still in TIME_WAIT, and does
+//! not let a second listener in.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket},
     os::fd::AsFd as _,
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::batch;
 use crate::{
@@ -27,29 +32,48 @@ use crate::{
 /// some 200 bytes, each with the kernel's overhead) fits. The system may grant less.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// With port 0 the port that IPv4 got may be in use for IPv6; then another is tried, so often.
+/// Connections that may wait to be accepted; the system may grant fewer. Thousands of clients come back at once after a restart.
+const BACKLOG: i32 = 4096;
+
+/// A TCP client that vanished is noticed after a minute of silence and three unanswered probes, 10 s apart. A listener
+/// of 2015 says nothing for as long as it listens.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// With port 0 the port that UDP over IPv4 got may be in use for IPv6 or TCP; then another is tried, so often.
 const FREE_PORT_ATTEMPTS: usize = 16;
 
 /// Sockets that are bound, with what the machine is to know of them.
 pub(super) struct Bound {
     pub(super) sockets: Vec<UdpSocket>,
     pub(super) known: Vec<ServerSocket>,
+    pub(super) listeners: Vec<(TcpListener, SocketAddr)>,
 }
 
 /// Binds everything. `log` hears what is missing without being an error.
 pub(super) fn bind(host: Option<&str>, port: u16, log: &dyn Fn(Level, &str)) -> Result<Bound> {
-    let mains = match host {
-        Some(host) => {
-            let mut mains = Vec::new();
-            for ip in resolve(host)? {
-                let address = SocketAddr::new(ip, port);
-                mains.push(open(address).map_err(|error| failure(address, &error))?);
+    let mut attempts = FREE_PORT_ATTEMPTS;
+    let (mains, listeners) = loop {
+        attempts -= 1;
+        let mains = match host {
+            Some(host) => {
+                let mut mains = Vec::new();
+                for ip in resolve(host)? {
+                    let address = SocketAddr::new(ip, port);
+                    mains.push(open(address).map_err(|error| failure("UDP", address, &error))?);
+                }
+                mains
             }
-            mains
+            None => bind_wildcards(port, log)?,
+        };
+        match listen_beside(&mains) {
+            Ok(listeners) => break (mains, listeners),
+            Err(error) if error.kind() == ErrorKind::AddressInUse && port == 0 && attempts > 0 => {}
+            Err(error) => return Err(error),
         }
-        None => bind_wildcards(port, log)?,
     };
-    let mut bound = Bound { sockets: Vec::new(), known: Vec::new() };
+    let mut bound = Bound { sockets: Vec::new(), known: Vec::new(), listeners };
     for main in mains {
         let local = main.local_addr().map_err(|error| unusable(&error))?;
         let alternate = bind_alternate(local, port, log);
@@ -64,6 +88,34 @@ pub(super) fn bind(host: Option<&str>, port: u16, log: &dyn Fn(Level, &str)) -> 
         }
     }
     Ok(bound)
+}
+
+/// Listens on TCP wherever these sockets are bound.
+fn listen_beside(mains: &[UdpSocket]) -> Result<Vec<(TcpListener, SocketAddr)>> {
+    let listen = |main: &UdpSocket| {
+        let address = main.local_addr().map_err(|error| unusable(&error))?;
+        let listener = listen(address).map_err(|error| failure("TCP", address, &error))?;
+        Ok((listener, address))
+    };
+    mains.iter().map(listen).collect()
+}
+
+/// Opens one listener: non-blocking, one family. What is set here its connections inherit.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES),
+    )?;
+    // Each answer is one segment, at once.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// The addresses of a host: itself if it is an address, else at most one of each family.
@@ -97,7 +149,7 @@ fn bind_wildcards(port: u16, log: &dyn Fn(Level, &str)) -> Result<Vec<UdpSocket>
         let chosen = match &first {
             Ok(socket) => socket.local_addr().map_err(|error| unusable(&error))?.port(),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(failure(SocketAddr::new(v4, port), error));
+                return Err(failure("UDP", SocketAddr::new(v4, port), error));
             }
             Err(_) => port,
         };
@@ -105,7 +157,7 @@ fn bind_wildcards(port: u16, log: &dyn Fn(Level, &str)) -> Result<Vec<UdpSocket>
         return match (first, second) {
             (Ok(_), Err(error)) if error.kind() == io::ErrorKind::AddrInUse && port == 0 && attempts > 0 => continue,
             (_, Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(failure(SocketAddr::new(v6, chosen), &error))
+                Err(failure("UDP", SocketAddr::new(v6, chosen), &error))
             }
             (Ok(first), Ok(second)) => Ok(vec![first, second]),
             (Ok(socket), Err(error)) => {
@@ -116,7 +168,7 @@ fn bind_wildcards(port: u16, log: &dyn Fn(Level, &str)) -> Result<Vec<UdpSocket>
                 log(Level::Warn, &format!("no IPv4 on this machine ({error}); going on with IPv6 only"));
                 Ok(vec![socket])
             }
-            (Err(error), Err(_)) => Err(failure(SocketAddr::new(v4, port), &error)),
+            (Err(error), Err(_)) => Err(failure("UDP", SocketAddr::new(v4, port), &error)),
         };
     }
 }
@@ -156,8 +208,8 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-fn failure(address: SocketAddr, error: &io::Error) -> Error {
-    let message = |what: &str| format!("cannot listen on UDP {address}: {what}");
+fn failure(protocol: &str, address: SocketAddr, error: &io::Error) -> Error {
+    let message = |what: &str| format!("cannot listen on {protocol} {address}: {what}");
     let kind = error.kind();
     let failed = if kind == io::ErrorKind::AddrInUse {
         Error::new(ErrorKind::AddressInUse, message("the port is in use by another program"))

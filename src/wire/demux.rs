@@ -51,3 +51,14 @@ impl Datagram {
 pub fn is_stun_with_fingerprint(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|first| *first <= 3) && ends_with_valid_fingerprint(bytes)
 }
+
+/// The length of the STUN message that bytes of a stream begin with (RFC 8489 section 6.2.2: it frames itself): `None`
+/// when they are too few to tell, `Some(None)` when they begin no message.
+pub(crate) fn frame_length(bytes: &[u8]) -> Option<Option<usize>> {
+    if bytes.first().is_some_and(|first| *first > 3) {
+        return Some(None);
+    }
+    let &[_, _, high, low] = bytes.first_chunk::<4>()?;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    Some(length.is_multiple_of(4).then_some(HEADER_LENGTH + length))
+}

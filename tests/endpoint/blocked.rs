@@ -16,13 +16,13 @@ use crate::rendezvous::{LONG, Rendezvous};
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A call in a thread of its own.
-struct Blocked {
-    thread: JoinHandle<ErrorKind>,
+pub(crate) struct Blocked {
+    pub(crate) thread: JoinHandle<ErrorKind>,
     task: String,
 }
 
 impl Blocked {
-    fn start<T>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Self {
+    pub(crate) fn start<T>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             let task = fs::read_link("/proc/thread-self").unwrap();
@@ -33,7 +33,7 @@ impl Blocked {
     }
 
     /// Waits until the thread sleeps in the system, where only the call under test can have brought it.
-    fn is_asleep(&self) {
+    pub(crate) fn is_asleep(&self) {
         let (mut before, mut same) = (String::new(), 0);
         while same < 50 {
             let now = fs::read_to_string(&self.task).unwrap_or_default();
@@ -44,7 +44,7 @@ impl Blocked {
     }
 
     /// Ends the call, and says how it ended.
-    fn end(self, end: impl FnOnce()) -> ErrorKind {
+    pub(crate) fn end(self, end: impl FnOnce()) -> ErrorKind {
         self.is_asleep();
         let start = Instant::now();
         end();

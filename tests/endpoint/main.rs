@@ -1,8 +1,10 @@
 //! The blocking endpoint over real sockets on loopback, with the sans-IO server in a thread.
 
 mod blocked;
+mod greeter;
 mod lifetime;
 mod rendezvous;
+mod streams;
 
 use std::{
     net::UdpSocket,

@@ -1,7 +1,7 @@
 //! A rendezvous server in a thread, and the endpoints that use it.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,21 +24,31 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) struct Rendezvous {
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Rendezvous {
     pub(crate) fn start() -> Self {
-        Self::over(UdpSocket::bind("127.0.0.1:0").unwrap())
+        // One port for both: where the other protocol's is taken, another one is tried.
+        let (listener, socket) = loop {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
+                break (listener, socket);
+            }
+        };
+        let mut rendezvous = Self::over(socket);
+        rendezvous.threads.push(crate::greeter::serve(listener, rendezvous.stop.clone()));
+        rendezvous
     }
 
+    /// One that refuses TCP.
     pub(crate) fn over(socket: UdpSocket) -> Self {
         let address = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = thread::spawn(move || serve(&socket, &stopped));
-        Self { address, stop, thread: Some(thread) }
+        let threads = vec![thread::spawn(move || serve(&socket, &stopped))];
+        Self { address, stop, threads }
     }
 
     pub(crate) fn endpoint(&self) -> EndpointBuilder {
@@ -49,7 +59,9 @@ impl Rendezvous {
 impl Drop for Rendezvous {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.take().unwrap().join().unwrap();
+        // The greeter sees it with the next connection.
+        drop(TcpStream::connect(self.address));
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
     }
 }
 

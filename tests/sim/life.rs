@@ -168,8 +168,8 @@ fn data_that_looks_like_stun_is_data() {
     )
     .fingerprint()
     .finish();
-    pair.world.send_data(pair.connector, path.socket, path.remote, &lookalike);
-    pair.world.send_data(pair.connector, path.socket, path.remote, b"");
+    pair.world.send_data(pair.connector, &path, &lookalike);
+    pair.world.send_data(pair.connector, &path, b"");
     pair.world.run_for(Duration::from_millis(100));
     let received: Vec<_> = pair.world.node(pair.listener).received.iter().map(|(_, data)| data.clone()).collect();
     assert_eq!(received, [lookalike, Vec::new()]);

@@ -3,6 +3,7 @@
 mod life;
 mod networks;
 mod rendezvous;
+mod streams;
 mod timing;
 mod topology;
 mod world;

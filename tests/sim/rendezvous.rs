@@ -201,8 +201,13 @@ fn one_dead_server_delays_and_does_not_abort() {
     let (mut world, server, peers) = open_network(11, 2);
     let dead = ServerAddress::from("192.0.2.99:20000".parse::<SocketAddr>().unwrap());
     let servers = vec![dead, world.server_address(server)];
-    let listen =
-        ListenRequest { name: Some("bob".parse().unwrap()), servers: servers.clone(), bind: any(), secret: None };
+    let listen = ListenRequest {
+        transports: holepunch::wire::stun::Transports { udp: true, tcp: true },
+        name: Some("bob".parse().unwrap()),
+        servers: servers.clone(),
+        bind: any(),
+        secret: None,
+    };
     world.with_peer(peers[0], |peer, now| peer.listen(now, listen)).unwrap();
     world.run_until_registered(peers[0]);
     let start = world.net.now();
@@ -336,6 +341,7 @@ fn both_need_the_same_secret() {
     for (theirs, ours, same) in cases {
         let (mut world, server, peers) = open_network(15, 3);
         let listen = ListenRequest {
+            transports: holepunch::wire::stun::Transports { udp: true, tcp: true },
             name: Some("bob".parse().unwrap()),
             servers: vec![world.server_address(server)],
             bind: any(),

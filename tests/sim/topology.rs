@@ -87,7 +87,7 @@ impl Pair {
         let (listener, connector) = (self.listener, self.connector);
         for (node, text) in [(listener, &b"from the listener"[..]), (connector, b"from the connector")] {
             let path = path(&self.world, node).expect("connected");
-            self.world.send_data(node, path.socket, path.remote, text);
+            self.world.send_data(node, &path, text);
         }
         let arrived = |world: &World, node, text: &[u8]| {
             world.node(node).received.iter().any(|(at, data)| *at == session && data == text)

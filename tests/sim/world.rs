@@ -2,12 +2,12 @@
 
 use holepunch::{
     config::{PeerConfig, ServerConfig},
-    machine::{Disposition, Input, Instant, Output, SocketId, UdpRequest},
-    peer::{ConnectRequest, ListenRequest, Peer, PeerEvent, ServerAddress},
+    machine::{Disposition, Input, Instant, Output, PortId, SocketId, StreamId, TcpRequest, UdpRequest},
+    peer::{Carrier, ConnectRequest, ListenRequest, Path, Peer, PeerEvent, ServerAddress},
     rendezvous::server::{Server, ServerSocket},
     wire::stun::SessionId,
 };
-use netsim::{Datagram, Delivery, HostId, Network, Time};
+use netsim::{Datagram, Delivery, HostId, Network, TcpConnection, TcpEvent, TcpPort, Time};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -36,11 +36,25 @@ pub(crate) struct Node {
     machine: Machine,
     sockets: BTreeMap<SocketId, SocketAddr>,
     next_port: u16,
+    ports: BTreeMap<PortId, TcpPort>,
+    streams: BTreeMap<StreamId, Stream>,
+    /// Connections that sessions were given, by session.
+    given: BTreeMap<SessionId, StreamId>,
+    next_accepted: u32,
     wake: Option<Time>,
     /// Everything that happened, with its time.
     pub(crate) events: Vec<(Time, PeerEvent)>,
     /// Data that arrived.
     pub(crate) received: Vec<(SessionId, Vec<u8>)>,
+}
+
+/// A TCP connection of a node.
+struct Stream {
+    connection: TcpConnection,
+    /// What has arrived and nobody has taken.
+    unread: Vec<u8>,
+    /// Whether it has left the machine, and is the application's.
+    given: bool,
 }
 
 /// A network with machines on its hosts.
@@ -72,6 +86,10 @@ impl World {
             machine,
             sockets,
             next_port: FIRST_PORT,
+            ports: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            given: BTreeMap::new(),
+            next_accepted: StreamId::FIRST_ACCEPTED,
             wake: None,
             events: Vec::new(),
             received: Vec::new(),
@@ -92,7 +110,15 @@ impl World {
     /// Runs a server on a host, on its first address of each family.
     pub(crate) fn add_server(&mut self, host: HostId, config: ServerConfig) -> NodeId {
         let (machine, sockets) = self.make_server(host, config, self.nodes.len());
-        self.add_node(host, machine, sockets)
+        let ports = sockets.values().filter(|local| local.port() == SERVER_PORT).map(|local| {
+            let (port, _) = self.net.tcp_bind(host, *local).expect("the server's port is free");
+            self.net.tcp_listen(port);
+            port
+        });
+        let ports = (0..).map(PortId).zip(ports).collect();
+        let node = self.add_node(host, machine, sockets);
+        self.nodes[node.0].ports = ports;
+        node
     }
 
     fn make_server(
@@ -156,6 +182,7 @@ impl World {
 
     pub(crate) fn listen(&mut self, node: NodeId, server: NodeId, name: Option<&str>) {
         let request = ListenRequest {
+            transports: holepunch::wire::stun::Transports { udp: true, tcp: true },
             name: name.map(|name| name.parse().unwrap()),
             servers: vec![self.server_address(server)],
             bind: any(),
@@ -169,8 +196,15 @@ impl World {
         self.with_peer(node, |peer, now| peer.connect(now, request)).unwrap()
     }
 
+    pub(crate) fn connect_stream(&mut self, node: NodeId, server: NodeId, target: &str) -> SessionId {
+        let request =
+            ConnectRequest { transport: holepunch::peer::Transport::Tcp, ..self.connect_request(server, target) };
+        self.with_peer(node, |peer, now| peer.connect(now, request)).unwrap()
+    }
+
     pub(crate) fn connect_request(&self, server: NodeId, target: &str) -> ConnectRequest {
         ConnectRequest {
+            transport: holepunch::peer::Transport::Udp,
             target: target.parse().unwrap(),
             servers: vec![self.server_address(server)],
             bind: any(),
@@ -181,8 +215,44 @@ impl World {
     }
 
     /// Sends application data along a connected session's path.
-    pub(crate) fn send_data(&mut self, node: NodeId, socket: SocketId, remote: SocketAddr, payload: &[u8]) {
-        self.transmit(node.0, socket, None, remote, payload.to_vec());
+    pub(crate) fn send_data(&mut self, node: NodeId, path: &Path, payload: &[u8]) {
+        let socket = path.socket().expect("a datagram path");
+        self.transmit(node.0, socket, None, path.remote, payload.to_vec());
+    }
+
+    /// Sends application data along the stream of a session.
+    pub(crate) fn send_stream(&mut self, node: NodeId, session: SessionId, bytes: &[u8]) {
+        let stream = self.given_stream(node, session).expect("a stream");
+        let connection = stream.connection;
+        self.net.tcp_send(connection, bytes);
+    }
+
+    /// What has arrived on the stream of a session.
+    pub(crate) fn stream_received(&self, node: NodeId, session: SessionId) -> &[u8] {
+        self.given_stream(node, session).map_or(&[], |stream| &stream.unread)
+    }
+
+    fn given_stream(&self, node: NodeId, session: SessionId) -> Option<&Stream> {
+        let node = &self.nodes[node.0];
+        node.streams.get(node.given.get(&session)?)
+    }
+
+    /// A server takes no connections any more.
+    pub(crate) fn refuse_tcp(&mut self, server: NodeId) {
+        for port in std::mem::take(&mut self.nodes[server.0].ports).into_values() {
+            self.net.tcp_release(port);
+        }
+    }
+
+    /// The ports and the connections that a node's machine has, given ones not among them.
+    pub(crate) fn tcp_of_machine(&self, node: NodeId) -> (usize, usize) {
+        let node = &self.nodes[node.0];
+        (node.ports.len(), node.streams.values().filter(|stream| !stream.given).count())
+    }
+
+    /// When a node's machine wants to be called again.
+    pub(crate) fn wake(&self, node: NodeId) -> Option<Time> {
+        self.nodes[node.0].wake
     }
 
     /// Gives a peer a datagram as if it had come from there.
@@ -258,6 +328,113 @@ impl World {
         self.drain(index);
     }
 
+    fn do_tcp(&mut self, index: usize, request: TcpRequest) {
+        let now = instant(self.net.now());
+        let node = &mut self.nodes[index];
+        match request {
+            TcpRequest::Reserve { port, address } => {
+                let bound = self.net.tcp_bind(node.host, address);
+                let input = match &bound {
+                    Ok((_, local)) => Input::TcpReserved { port, local: *local },
+                    Err(error) => {
+                        let error = holepunch::Error::new(holepunch::ErrorKind::Io, format!("{error:?}"));
+                        Input::TcpReserveFailed { port, error }
+                    }
+                };
+                if let Ok((bound, _)) = bound {
+                    assert!(node.ports.insert(port, bound).is_none(), "{port:?} is reserved twice");
+                }
+                node.tell(now, input);
+            }
+            TcpRequest::Listen { port } => self.net.tcp_listen(node.ports[&port]),
+            TcpRequest::Connect { port, stream, remote } => match self.net.tcp_connect(node.ports[&port], remote) {
+                Ok(connection) => {
+                    let stream_of = Stream { connection, unread: Vec::new(), given: false };
+                    assert!(node.streams.insert(stream, stream_of).is_none(), "{stream:?} is there already");
+                }
+                Err(_) => node.tell(now, Input::TcpFailed { stream }),
+            },
+            TcpRequest::Send { stream, bytes } => {
+                // It may have ended in this very moment.
+                if let Some(stream) = node.streams.get(&stream) {
+                    self.net.tcp_send(stream.connection, &bytes);
+                }
+            }
+            TcpRequest::Close { stream } => {
+                if let Some(stream) = node.streams.remove(&stream) {
+                    assert!(!stream.given, "a stream that was given away is closed");
+                    self.net.tcp_close(stream.connection);
+                }
+            }
+            TcpRequest::Release { port } => {
+                if let Some(port) = node.ports.remove(&port) {
+                    self.net.tcp_release(port);
+                }
+            }
+        }
+    }
+
+    /// Passes on what a host's TCP tells.
+    fn handle_tcp(&mut self, host: HostId, event: TcpEvent) {
+        let Some(index) = self.nodes.iter().position(|node| node.host == host) else { return };
+        let now = instant(self.net.now());
+        let node = &mut self.nodes[index];
+        match event {
+            TcpEvent::Accepted { port, connection, local, remote } => {
+                let Some((port, _)) = node.ports.iter().find(|(_, bound)| **bound == port) else {
+                    return self.net.tcp_close(connection);
+                };
+                let stream = StreamId(node.next_accepted);
+                node.next_accepted += 1;
+                node.streams.insert(stream, Stream { connection, unread: Vec::new(), given: false });
+                node.tell(now, Input::TcpAccepted { port: *port, stream, local, remote });
+            }
+            TcpEvent::Connected { connection, local } => {
+                let Some(stream) = node.stream_of(connection) else { return };
+                node.tell(now, Input::TcpConnected { stream, local });
+            }
+            TcpEvent::Failed { connection, .. } => {
+                let Some(stream) = node.stream_of(connection) else { return };
+                if node.streams.remove(&stream).is_some_and(|stream| !stream.given) {
+                    node.tell(now, Input::TcpFailed { stream });
+                }
+            }
+            TcpEvent::Ended { connection } => {
+                let Some(stream) = node.stream_of(connection) else { return };
+                if !node.streams[&stream].given {
+                    node.streams.remove(&stream);
+                    self.net.tcp_close(connection);
+                    node.tell(now, Input::TcpFailed { stream });
+                }
+            }
+            TcpEvent::Data { connection, bytes } => {
+                let Some(stream) = node.stream_of(connection) else { return };
+                node.streams.get_mut(&stream).expect("found").unread.extend(bytes);
+                return self.offer(index, stream);
+            }
+        }
+        self.drain(index);
+    }
+
+    /// Shows a machine what is unread, until it takes no more.
+    fn offer(&mut self, index: usize, stream: StreamId) {
+        loop {
+            let now = instant(self.net.now());
+            let node = &mut self.nodes[index];
+            let Some(state) = node.streams.get_mut(&stream).filter(|stream| !stream.given) else { return };
+            let taken = match &mut node.machine {
+                Machine::Peer(peer) => peer.handle_stream_data(now, stream, &state.unread),
+                Machine::Server(server) => server.handle_stream_data(now, stream, &state.unread),
+            };
+            state.unread.drain(..taken);
+            let more = taken > 0 && !state.unread.is_empty();
+            self.drain(index);
+            if !more {
+                return;
+            }
+        }
+    }
+
     fn drain(&mut self, index: usize) {
         loop {
             let node = &mut self.nodes[index];
@@ -265,6 +442,7 @@ impl World {
                 Machine::Peer(peer) => peer.poll_output(),
                 Machine::Server(server) => match server.poll_output() {
                     Output::Transmit(transmit) => Output::Transmit(transmit),
+                    Output::Tcp(request) => Output::Tcp(request),
                     Output::Timeout(time, timer) => Output::Timeout(time, timer),
                     other => panic!("the server does not {other:?}"),
                 },
@@ -284,7 +462,16 @@ impl World {
                     peer.handle_input(now, Input::UdpBound { socket, local: address });
                 }
                 Output::Udp(UdpRequest::Close { socket }) => drop(node.sockets.remove(&socket)),
-                Output::Event(event) => node.events.push((self.net.now(), event)),
+                Output::Tcp(request) => self.do_tcp(index, request),
+                Output::Event(event) => {
+                    if let PeerEvent::Connected { session, path, .. } = &event
+                        && let Carrier::Stream(stream) = path.carrier
+                    {
+                        node.streams.get_mut(&stream).expect("a stream that is there").given = true;
+                        node.given.insert(*session, stream);
+                    }
+                    node.events.push((self.net.now(), event));
+                }
                 Output::Log(..) => {}
                 Output::Timeout(time, _) => {
                     node.wake = time.map(|time| Time(time.as_nanos()));
@@ -311,6 +498,9 @@ impl World {
             while let Some(delivery) = self.net.poll_delivery() {
                 self.deliver(delivery);
             }
+            while let Some((host, event)) = self.net.poll_tcp() {
+                self.handle_tcp(host, event);
+            }
             for index in 0..self.nodes.len() {
                 if self.nodes[index].wake.is_some_and(|wake| wake <= self.net.now()) {
                     let now = instant(self.net.now());
@@ -336,6 +526,18 @@ impl World {
 }
 
 impl Node {
+    /// Tells the machine something.
+    fn tell(&mut self, now: Instant, input: Input<'_>) {
+        match &mut self.machine {
+            Machine::Peer(peer) => drop(peer.handle_input(now, input)),
+            Machine::Server(server) => server.handle_input(now, input),
+        }
+    }
+
+    fn stream_of(&self, connection: TcpConnection) -> Option<StreamId> {
+        self.streams.iter().find(|(_, stream)| stream.connection == connection).map(|(id, _)| *id)
+    }
+
     /// Whether some event has happened.
     pub(crate) fn any(&self, is_it: impl Fn(&PeerEvent) -> bool) -> bool {
         self.events.iter().any(|(_, event)| is_it(event))

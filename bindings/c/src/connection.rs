@@ -63,13 +63,13 @@ pub struct holepunch_path_t {
     pub remote: sockaddr_storage,
     /// How the peer's address was learned (RFC 8839): "host", "srflx", "prflx" or "relay".
     pub kind: [c_char; 16],
-    /// Which way the path was found, such as "udp_simultaneous".
+    /// Which way the path was found, such as "udp_simultaneous" or "tcp_simultaneous_open".
     pub strategy: [c_char; 32],
-    /// The round-trip time of the check that found the path, in microseconds.
+    /// The round-trip time of the check or the connect that found the path, in microseconds.
     pub rtt_us: u64,
     /// From the introduction, as this side learned of it, to the connection, in microseconds.
     pub since_introduction_us: u64,
-    /// Datagrams that this side sent to the peer until the path was found.
+    /// Datagrams that this side sent to the peer until the path was found, or connects that it attempted.
     pub packets_sent: u32,
     /// Sockets that this side used.
     pub sockets: u32,
@@ -241,7 +241,7 @@ pub unsafe extern "C" fn holepunch_connection_free(connection: *mut holepunch_co
 }
 
 /// Writes as much of the path as the caller's struct has room for; what it has beyond that becomes zero.
-unsafe fn write_path(path: &Path, out: *mut holepunch_path_t) -> Result<()> {
+pub(crate) unsafe fn write_path(path: &Path, out: *mut holepunch_path_t) -> Result<()> {
     if out.is_null() {
         return Err(guard::null("path"));
     }
@@ -278,7 +278,7 @@ fn c_array<const N: usize>(text: &str) -> [c_char; N] {
     array
 }
 
-fn microseconds(time: Duration) -> u64 {
+pub(crate) fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -15,6 +15,7 @@ use crate::{
     listener::holepunch_listener_t,
     options::{self, holepunch_connect_options_t, holepunch_listen_options_t},
     sized_struct,
+    stream::holepunch_stream_t,
 };
 
 /// As a time limit: as long as it takes.
@@ -93,7 +94,38 @@ pub unsafe extern "C" fn holepunch_endpoint_listen(
     }
 }
 
-/// Connects to a listener and returns when a direct path was found.
+/// Connects to a listener for a stream of bytes and returns when a direct path was found.
+///
+/// Otherwise as holepunch_endpoint_connect_datagram(). On success *stream belongs to the caller, who frees it with
+/// holepunch_stream_free().
+///
+/// Errors: those of holepunch_endpoint_connect_datagram().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn holepunch_endpoint_connect(
+    endpoint: *mut holepunch_endpoint_t,
+    target: *const c_char,
+    options: *const holepunch_connect_options_t,
+    cancel: *mut holepunch_cancel_t,
+    stream: *mut *mut holepunch_stream_t,
+    error: *mut *mut holepunch_error_t,
+) -> i32 {
+    // SAFETY: every pointer is NULL or what the header asks for.
+    unsafe {
+        guard::call(endpoint, error, |endpoint| {
+            let out = Out::new(stream, "stream")?;
+            let target = guard::text(target, "target")?;
+            let mut options = options::connect(options)?;
+            if !cancel.is_null() {
+                options = options.cancel(guard::share(cancel)?.inner());
+            }
+            let stream = endpoint.inner.connect(target, &options)?;
+            out.set(guard::into_raw(holepunch_stream_t::new(stream)));
+            Ok(())
+        })
+    }
+}
+
+/// Connects to a listener for datagrams and returns when a direct path was found.
 ///
 /// target is the listener's name, or the public address of an unnamed one. options may be NULL: all defaults; cancel
 /// may be NULL. On success *connection belongs to the caller, who frees it with holepunch_connection_free().

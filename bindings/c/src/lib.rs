@@ -20,6 +20,7 @@ pub mod listener;
 pub mod options;
 mod sized_struct;
 pub mod status;
+pub mod stream;
 pub mod version;
 
 /// A socket as the system names it: `int` on Unix, `SOCKET` on Windows. The header has its own definition.

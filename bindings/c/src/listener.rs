@@ -8,6 +8,7 @@ use crate::{
     deadline,
     error::holepunch_error_t,
     guard::{self, Handle, Out, Poison},
+    stream::holepunch_stream_t,
 };
 
 /// A registration that peers find, and the peers that came to it. It accepts any number of peers.
@@ -30,7 +31,34 @@ impl Handle for holepunch_listener_t {
     }
 }
 
-/// Waits for the next peer that a direct path was found to.
+/// Waits for the next peer that a direct path for a stream was found to.
+///
+/// Streams and connections for datagrams wait apart. cancel may be NULL. On success *stream belongs to the caller, who
+/// frees it with holepunch_stream_free(); it lives on when the listener is closed. A peer that no path is found to
+/// never shows here.
+///
+/// Errors: those of holepunch_listener_accept_datagram().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn holepunch_listener_accept(
+    listener: *mut holepunch_listener_t,
+    timeout_ms: i64,
+    cancel: *mut holepunch_cancel_t,
+    stream: *mut *mut holepunch_stream_t,
+    error: *mut *mut holepunch_error_t,
+) -> i32 {
+    // SAFETY: every pointer is NULL or what the header asks for.
+    unsafe {
+        guard::call(listener, error, |listener| {
+            let out = Out::new(stream, "stream")?;
+            let wait = deadline::wait(timeout_ms, cancel)?;
+            let stream = listener.inner.accept(wait)?;
+            out.set(guard::into_raw(holepunch_stream_t::new(stream)));
+            Ok(())
+        })
+    }
+}
+
+/// Waits for the next peer that a direct path for datagrams was found to.
 ///
 /// cancel may be NULL. On success *connection belongs to the caller, who frees it with holepunch_connection_free(); it
 /// lives on when the listener is closed. A peer that no path is found to never shows here.

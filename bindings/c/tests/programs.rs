@@ -16,6 +16,13 @@ fn two_endpoints_over_loopback() {
 }
 
 #[test]
+fn streams_over_loopback() {
+    let server = support::Server::start();
+    let program = support::compile("bindings/c/tests/c/streams.c");
+    support::assert_success(&support::run(support::program(&program).env("HOLEPUNCH_SERVER", &server.address)));
+}
+
+#[test]
 fn blocked_calls_are_ended_from_another_thread() {
     let server = support::Server::start();
     let program = support::compile("bindings/c/tests/c/blocking.c");

@@ -62,6 +62,7 @@ pub(crate) enum RegistrationResult {
 pub(crate) struct Introduced<'a> {
     pub(crate) session: SessionId,
     pub(crate) public_key: [u8; 32],
+    pub(crate) transports: Transports,
     pub(crate) route: &'a [u8],
     pub(crate) candidates: Vec<WireCandidate>,
 }
@@ -324,6 +325,7 @@ impl Registration {
         Some(Introduced {
             session: message.session_id()?,
             public_key: message.public_key()?,
+            transports: message.transports().unwrap_or_default(),
             route: message.route().unwrap_or_default(),
             candidates: message.candidates().collect(),
         })

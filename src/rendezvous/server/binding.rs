@@ -8,7 +8,6 @@
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use super::At;
 use crate::{
     rendezvous::codes,
     wire::stun::{
@@ -51,7 +50,7 @@ fn from_other(change: Option<ChangeRequest>, has_other: bool) -> Option<bool> {
 }
 
 /// Answers a Binding request.
-pub(super) fn answer(request: &Message<'_>, at: At, origins: Origins) -> Option<Answer> {
+pub(super) fn answer(request: &Message<'_>, remote: SocketAddr, origins: Origins) -> Option<Answer> {
     let fingerprint = match request.verify_fingerprint() {
         Fingerprint::Absent => false,
         Fingerprint::Valid => true,
@@ -68,7 +67,7 @@ pub(super) fn answer(request: &Message<'_>, at: At, origins: Origins) -> Option<
     }
     let from_other = from_other(request.change_request(), origins.other.is_some())?;
     let plain =
-        Builder::new(Class::Success, Method::BINDING, id).xor_address(AttributeType::XOR_MAPPED_ADDRESS, at.remote);
+        Builder::new(Class::Success, Method::BINDING, id).xor_address(AttributeType::XOR_MAPPED_ADDRESS, remote);
     let origin = if from_other { origins.other.unwrap_or(origins.origin) } else { origins.origin };
     let mut full = plain.clone().address(AttributeType::RESPONSE_ORIGIN, origin);
     if let Some(other) = origins.other {
@@ -81,7 +80,7 @@ pub(super) fn answer(request: &Message<'_>, at: At, origins: Origins) -> Option<
 }
 
 /// Answers a request of RFC 3489.
-pub(super) fn answer_classic(request: &ClassicRequest<'_>, at: At, has_other: bool) -> Option<Answer> {
+pub(super) fn answer_classic(request: &ClassicRequest<'_>, remote: SocketAddr, has_other: bool) -> Option<Answer> {
     let from_other = from_other(request.change_request(), has_other)?;
-    Some(Answer { from_other, bytes: request.answer(at.remote) })
+    Some(Answer { from_other, bytes: request.answer(remote) })
 }

@@ -9,6 +9,11 @@
 //! nothing of it: a repeated CONNECT introduces again, which the listener knows by the session's id, and the route
 //! is all that TRICKLE needs.
 //!
+//! Over TCP all this is the same, but that the handshake has proven the address: no cookie is asked for, no rate
+//! guards the answers, introductions go along the connection, and a registration ends with it (or, as any other,
+//! when its keepalives do). Within the server a connection is a socket of its own, by the connection's number, which is
+//! greater than that of any socket.
+//!
 //! # What a stranger can make it do
 //!
 //! Before the cookie came back: one answer, not longer than its request (24 bytes longer for STUN Binding), to the
@@ -20,10 +25,12 @@ use core::{fmt, net::SocketAddr};
 
 mod binding;
 mod cookie;
+mod legacy;
 mod rate;
 mod registry;
 mod route;
 mod seal;
+mod streams;
 
 use self::{
     binding::{Answer, Origins},
@@ -31,17 +38,18 @@ use self::{
     rate::Rates,
     registry::{Found, Listing, Refusal, Registration, Registry, Seen},
     route::Route,
+    streams::Streams,
 };
 use super::codes;
 use crate::{
     address::{canonical, canonical_ip, is_routable},
     config::{ALTERNATE_PORT_OFFSET, ServerConfig},
-    machine::{Input, Instant, Output, Random, SocketId, Timer, Transmit},
+    machine::{Input, Instant, NextWake, Output, Random, SocketId, StreamId, TcpRequest, Timer, Transmit},
     wire::{
         demux::Datagram,
         stun::{
-            AttributeType, Builder, CandidateKind, Class, ClassicRequest, Fingerprint, Integrity, MAX_CANDIDATES,
-            MAX_MESSAGE, Message, Method, RegistrationId, SessionId, VERSION, WireCandidate,
+            AttributeType, Builder, CandidateKind, CandidateTransport, Class, ClassicRequest, Fingerprint, Integrity,
+            MAX_CANDIDATES, MAX_MESSAGE, Message, Method, RegistrationId, SessionId, VERSION, WireCandidate,
         },
     },
 };
@@ -76,6 +84,10 @@ pub struct ServerStats {
     pub malformed: u64,
     /// Registrations alive.
     pub registrations: usize,
+    /// TCP connections open.
+    pub connections: usize,
+    /// Listeners of 2015 that wait to be introduced.
+    pub legacy_listeners: usize,
 }
 
 /// What the server tells its operator; addresses are the clients'.
@@ -83,7 +95,7 @@ pub struct ServerStats {
 #[non_exhaustive]
 pub enum ServerEvent {}
 
-/// Where a datagram came in, its source canonicalised.
+/// Where a message came in, its source canonicalised. Over TCP the socket is the connection.
 #[derive(Clone, Copy, Debug)]
 struct At {
     socket: SocketId,
@@ -104,8 +116,11 @@ pub struct Server {
     registry: Registry,
     stun_rates: Rates,
     introduction_rates: Rates,
+    streams: Streams,
+    legacy: legacy::Listeners,
     stats: ServerStats,
     transmits: VecDeque<Transmit>,
+    requests: VecDeque<TcpRequest>,
 }
 
 impl Server {
@@ -125,38 +140,65 @@ impl Server {
             stun_rates: Rates::new(config.stun_rate, size, [random.u64(), random.u64()]),
             introduction_rates: Rates::new(config.introduction_rate, size, [random.u64(), random.u64()]),
             random,
+            streams: Streams::default(),
+            legacy: legacy::Listeners::default(),
             config,
             sockets,
             stats: ServerStats::default(),
             transmits: VecDeque::new(),
+            requests: VecDeque::new(),
         }
     }
 
-    /// Takes in [`Input::Datagram`] or [`Input::Timeout`]; every other input is ignored. Drain afterwards.
+    /// Takes in [`Input::Datagram`], [`Input::Timeout`], [`Input::TcpAccepted`] or [`Input::TcpFailed`]; every other
+    /// input is ignored. Drain afterwards.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         self.registry.expire(now);
-        if let Input::Datagram { socket, local, remote, payload } = input {
-            self.stats.received += 1;
-            let at = At { socket, local, remote: canonical(remote) };
-            self.handle_datagram(now, at, payload);
+        self.expire_streams(now);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "what a server has asked for can bring nothing else")]
+        match input {
+            Input::Datagram { socket, local, remote, payload } => {
+                self.stats.received += 1;
+                let at = At { socket, local, remote: canonical(remote) };
+                self.handle_datagram(now, at, payload);
+            }
+            Input::TcpAccepted { stream, local, remote, .. } => {
+                self.accept_stream(now, stream, canonical(local), canonical(remote));
+            }
+            Input::TcpFailed { stream } => self.forget_stream(stream),
+            _ => {}
         }
     }
 
-    /// Takes the next output out: transmissions, then [`Output::Timeout`].
+    /// Takes the next output out: transmissions, requests about connections, then [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output<ServerEvent> {
         if let Some(transmit) = self.transmits.pop_front() {
             return Output::Transmit(transmit);
         }
-        match self.registry.next_expiry() {
-            Some(time) => Output::Timeout(Some(time), Timer::Expiry),
-            None => Output::Timeout(None, Timer::Idle),
+        if let Some(request) = self.requests.pop_front() {
+            return Output::Tcp(request);
         }
+        let mut wake = NextWake::never();
+        wake.at(self.registry.next_expiry(), Timer::Expiry);
+        wake.at(self.streams.next_wake(), Timer::Expiry);
+        Output::Timeout(wake.time(), wake.timer())
+    }
+
+    /// Takes the next request about connections out, before everything else. For a driver that does them as they come.
+    #[cfg(feature = "server")]
+    pub(crate) fn poll_stream_request(&mut self) -> Option<TcpRequest> {
+        self.requests.pop_front()
     }
 
     /// What it has done so far.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        ServerStats { registrations: self.registry.len(), ..self.stats }
+        ServerStats {
+            registrations: self.registry.len(),
+            connections: self.streams.len(),
+            legacy_listeners: self.legacy.len(),
+            ..self.stats
+        }
     }
 
     fn handle_datagram(&mut self, now: Instant, at: At, bytes: &[u8]) {
@@ -167,7 +209,7 @@ impl Server {
             },
             Datagram::ClassicStun => match ClassicRequest::parse(bytes) {
                 Ok(request) if self.may_answer(now, at) => {
-                    let answer = binding::answer_classic(&request, at, self.alternate(at.socket).is_some());
+                    let answer = binding::answer_classic(&request, at.remote, self.alternate(at.socket).is_some());
                     self.send_binding(at, answer);
                 }
                 Ok(_) => {}
@@ -181,7 +223,7 @@ impl Server {
         match (message.method(), message.class()) {
             (Method::BINDING, Class::Request) => {
                 if self.may_answer(now, at) {
-                    let answer = binding::answer(message, at, self.origins(at));
+                    let answer = binding::answer(message, at.remote, self.origins(at));
                     self.send_binding(at, answer);
                 }
             }
@@ -193,7 +235,7 @@ impl Server {
     }
 
     fn may_answer(&mut self, now: Instant, at: At) -> bool {
-        let may = self.stun_rates.take(now, at.remote.ip());
+        let may = stream_of(at.socket).is_some() || self.stun_rates.take(now, at.remote.ip());
         if !may {
             self.stats.limited += 1;
         }
@@ -232,6 +274,9 @@ impl Server {
             _ => message.session_id().map(|id| id.0),
         };
         let Some(id) = id else { return false };
+        if stream_of(at.socket).is_some() {
+            return true;
+        }
         if let Some(nonce) = message.nonce() {
             return self.cookies.verify(now, at.remote, &id, nonce);
         }
@@ -280,7 +325,10 @@ impl Server {
         let transports = message.transports().unwrap_or_default();
         let listing = Listing { key, name, public_key, transports, candidates };
         match self.registry.register(now, id, listing, at.seen()) {
-            Ok(()) => self.confirm(at, message, &key),
+            Ok(()) => {
+                self.keep_registration(at, id);
+                self.confirm(at, message, &key);
+            }
             Err(refusal) => {
                 if refusal == Refusal::Full {
                     self.stats.limited += 1;
@@ -305,10 +353,15 @@ impl Server {
             self.stats.malformed += 1;
             return;
         }
-        if !is_there && !message.nonce().is_some_and(|nonce| self.cookies.verify(now, at.remote, &id.0, nonce)) {
+        let is_stream = stream_of(at.socket).is_some();
+        if !is_there
+            && !is_stream
+            && !message.nonce().is_some_and(|nonce| self.cookies.verify(now, at.remote, &id.0, nonce))
+        {
             return self.challenge(now, at, message, &id.0, codes::STALE_NONCE);
         }
         self.registry.refresh(now, id, at.seen());
+        self.keep_registration(at, id);
         self.confirm(at, message, &key);
     }
 
@@ -452,7 +505,8 @@ impl Server {
 
     /// Whether the request carries a cookie that is good for its sender; else the sender is challenged.
     fn has_cookie(&mut self, now: Instant, at: At, message: &Message<'_>, id: &[u8; 16], code: u16) -> bool {
-        let is_good = message.nonce().is_some_and(|nonce| self.cookies.verify(now, at.remote, id, nonce));
+        let is_good = stream_of(at.socket).is_some()
+            || message.nonce().is_some_and(|nonce| self.cookies.verify(now, at.remote, id, nonce));
         if !is_good {
             self.challenge(now, at, message, id, code);
         }
@@ -478,7 +532,7 @@ impl Server {
     /// Answers an address that may be a lie: never with more than came from it.
     fn reply_unproven(&mut self, at: At, message: &Message<'_>, builder: Builder) {
         let bytes = builder.fingerprint().finish();
-        if bytes.len() <= message.as_bytes().len() {
+        if stream_of(at.socket).is_some() || bytes.len() <= message.as_bytes().len() {
             self.reply(at, bytes);
         } else {
             self.stats.limited += 1;
@@ -490,6 +544,13 @@ impl Server {
     }
 
     fn send(&mut self, to: Seen, payload: Vec<u8>) {
+        if let Some(stream) = stream_of(to.socket) {
+            // A route may outlive its connection.
+            if self.streams.get_mut(stream).is_some_and(|stream| stream.remote == to.remote) {
+                self.requests.push_back(TcpRequest::Send { stream, bytes: payload });
+            }
+            return;
+        }
         let source = (!to.local.is_unspecified()).then_some(to.local);
         self.transmits.push_back(Transmit { socket: to.socket, source, destination: to.remote, payload });
     }
@@ -554,6 +615,11 @@ fn alternate_of(first: SocketAddr) -> SocketAddr {
     SocketAddr::new(first.ip(), first.port().wrapping_add(ALTERNATE_PORT_OFFSET))
 }
 
+/// The connection that a socket's number stands for, if it is one.
+fn stream_of(socket: SocketId) -> Option<StreamId> {
+    (socket.0 >= StreamId::FIRST_ACCEPTED).then_some(StreamId(socket.0))
+}
+
 fn is_signed(message: &Message<'_>, key: &[u8; 32]) -> bool {
     message.verify_integrity_sha256(key) == Integrity::Valid
 }
@@ -565,13 +631,15 @@ fn told_candidates(seen: &[Seen], claimed: &[WireCandidate], other: &[Seen]) -> 
     let other_is_here = other.iter().any(is_loopback);
     let observed = seen.iter().filter(|seen| other_is_here || !is_loopback(seen)).map(|seen| WireCandidate {
         kind: CandidateKind::ServerReflexiveObserved,
-        transport: crate::wire::stun::CandidateTransport::Udp,
+        transport: if stream_of(seen.socket).is_some() { CandidateTransport::Tcp } else { CandidateTransport::Udp },
         priority: 0, // The receiver's to give: the server has no preference.
         address: seen.remote,
     });
     let mut told: Vec<_> = observed.collect();
     for candidate in claimed {
-        if told.iter().all(|known: &WireCandidate| known.address != candidate.address) {
+        let is_same =
+            |known: &WireCandidate| (known.address, known.transport) == (candidate.address, candidate.transport);
+        if !told.iter().any(is_same) {
             told.push(*candidate);
         }
     }

@@ -214,6 +214,19 @@ impl Registry {
         }
     }
 
+    /// A listener is no longer to be reached by this socket; nor is it registered, when that was the last.
+    pub(super) fn leave(&mut self, id: RegistrationId, socket: SocketId) {
+        let Some(registration) = self.by_id.get_mut(&id) else { return };
+        for family in [&mut registration.ipv4, &mut registration.ipv6] {
+            if let Some(gone) = family.take_if(|(seen, _)| seen.socket == socket) {
+                self.by_address.remove(&(gone.0.remote.ip(), id));
+            }
+        }
+        if registration.seen().next().is_none() {
+            self.remove(id);
+        }
+    }
+
     /// Forgets a listener; its name is free at once.
     pub(super) fn remove(&mut self, id: RegistrationId) {
         let Some(registration) = self.by_id.remove(&id) else { return };

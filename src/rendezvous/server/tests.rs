@@ -11,7 +11,9 @@ use crate::wire::stun::{
 };
 
 mod introductions;
+mod legacy;
 mod listeners;
+mod streams;
 
 const V4: SocketId = SocketId(0);
 const V4_SECOND: SocketId = SocketId(1);

@@ -12,6 +12,10 @@ use super::{
     AttributeType, Builder, Message, TransactionId, decode_xor_address, encode_xor_address, methods::write_hex,
 };
 
+/// What begins a TCP connection to a server that is not known yet, and is answered with itself: a server of 2015 takes
+/// it for nothing, while STUN would kill it. Ours needs no greeting before STUN.
+pub const GREETING: &[u8] = b"HOLEPUNCH/1\n";
+
 /// The version of the protocol that VERSION announces.
 pub const VERSION: u32 = 1;
 

@@ -48,8 +48,8 @@ pub use self::{
     credentials::Credentials,
     fingerprint::Fingerprint,
     holepunch::{
-        CandidateKind, CandidateTransport, MAX_CANDIDATES, MAX_ROUTE, Name, NameError, RegistrationId, SessionId,
-        Transports, VERSION, WireCandidate,
+        CandidateKind, CandidateTransport, GREETING, MAX_CANDIDATES, MAX_ROUTE, Name, NameError, RegistrationId,
+        SessionId, Transports, VERSION, WireCandidate,
     },
     integrity::Integrity,
     message::{Attributes, Message, ParseError},

@@ -3,8 +3,10 @@
 //! It stands inside the NAT (where there is one), so that it sees the inner addresses, as the forward chain of a router does;
 //! and it is all that stands before IPv6 hosts. RFC 6092 calls this address- and port-dependent filtering.
 
+use crate::tcp::TcpHeader;
 use crate::time::Time;
 use crate::trace::DropReason;
+use crate::tracking::{Tracking, UnsolicitedSyn};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,11 +18,13 @@ pub struct Firewall {
     pub lifetime: Duration,
     /// Whether all UDP is dropped, both ways.
     pub block_udp: bool,
+    /// What becomes of a TCP SYN that no SYN of ours went out for.
+    pub unsolicited_syn: UnsolicitedSyn,
 }
 
 impl Default for Firewall {
     fn default() -> Self {
-        Self { lifetime: Duration::from_secs(120), block_udp: false }
+        Self { lifetime: Duration::from_secs(120), block_udp: false, unsolicited_syn: UnsolicitedSyn::Drop }
     }
 }
 
@@ -30,11 +34,12 @@ pub(crate) struct FirewallTable {
     pub(crate) rules: Firewall,
     /// When the pinhole between an inner and an outer endpoint closes.
     pinholes: BTreeMap<(SocketAddr, SocketAddr), Time>,
+    connections: Tracking,
 }
 
 impl FirewallTable {
-    pub(crate) const fn new(rules: Firewall) -> Self {
-        Self { rules, pinholes: BTreeMap::new() }
+    pub(crate) fn new(rules: Firewall) -> Self {
+        Self { rules, pinholes: BTreeMap::new(), connections: Tracking::default() }
     }
 
     /// Opens or refreshes the pinhole of a datagram on its way out.
@@ -57,6 +62,39 @@ impl FirewallTable {
                 Ok(())
             }
             _ => Err(DropReason::Filtered),
+        }
+    }
+
+    /// Lets a TCP segment out: a SYN, or what belongs to a connection.
+    pub(crate) fn tcp_outbound(
+        &mut self,
+        now: Time,
+        inner: SocketAddr,
+        outer: SocketAddr,
+        header: &TcpHeader,
+    ) -> Result<(), DropReason> {
+        match self.connections.outbound(now, inner, outer, header) {
+            Some(result) => result.map(|_| ()),
+            None if header.is_request() => {
+                self.connections.begin(now, inner, outer, inner.port(), header.sequence, true);
+                Ok(())
+            }
+            None => Err(DropReason::Untracked),
+        }
+    }
+
+    /// Lets a TCP segment in that belongs to a connection.
+    pub(crate) fn tcp_inbound(
+        &mut self,
+        now: Time,
+        inner: SocketAddr,
+        outer: SocketAddr,
+        header: &TcpHeader,
+    ) -> Result<(), DropReason> {
+        match self.connections.inbound(now, inner, outer, header) {
+            Some(result) => result.map(|_| ()),
+            None if header.is_request() => Err(DropReason::Filtered),
+            None => Err(DropReason::Untracked),
         }
     }
 }

@@ -9,11 +9,16 @@
 //! the order of getting on. A link without delay is crossed at once.
 
 use crate::network::{HostId, Interface, InterfaceId, LinkState, Network, SiteId, Target, Zone};
+use crate::tcp::{Segment, TcpConnection, TcpError, TcpEvent, TcpHeader, TcpPort};
 use crate::time::Time;
 use crate::trace::{DropReason, Event, Place, Record};
+use crate::tracking::UnsolicitedSyn;
 use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+/// The time to live of a TCP segment.
+const SEGMENT_TTL: u8 = 64;
 
 /// A UDP datagram that a host sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub(crate) struct Packet {
     source: SocketAddr,
     destination: SocketAddr,
     ttl: u8,
+    /// The header of a TCP segment; none for a UDP datagram.
+    tcp: Option<TcpHeader>,
     payload: Arc<[u8]>,
 }
 
@@ -102,7 +109,20 @@ impl Network {
         let counters = &mut self.hosts[host.0 as usize].counters;
         counters.packets_sent += 1;
         counters.bytes_sent += payload.len() as u64;
-        let packet = Packet { id: self.next_packet, source, destination, ttl, payload: payload.into() };
+        let packet = Packet { id: self.next_packet, source, destination, ttl, tcp: None, payload: payload.into() };
+        self.launch_from(host, packet);
+    }
+
+    /// Sends a segment from a host, now.
+    fn send_segment(&mut self, host: HostId, segment: Segment) {
+        let Segment { source, destination, header, payload } = segment;
+        self.hosts[host.0 as usize].counters.segments_sent += 1;
+        let (id, tcp, payload) = (self.next_packet, Some(header), payload.into());
+        self.launch_from(host, Packet { id, source, destination, ttl: SEGMENT_TTL, tcp, payload });
+    }
+
+    fn launch_from(&mut self, host: HostId, packet: Packet) {
+        let Packet { source, destination, .. } = packet;
         self.next_packet += 1;
         self.record(Place::Host(host), Event::Sent, &packet);
 
@@ -118,23 +138,117 @@ impl Network {
     /// Returns when something happens next: now, if there are deliveries to take; none, if nothing is under way.
     #[must_use]
     pub fn next_event(&self) -> Option<Time> {
-        if !self.deliveries.is_empty() {
+        if !self.deliveries.is_empty() || self.hosts.iter().any(|host| !host.tcp.events.is_empty()) {
             return Some(self.now);
         }
-        self.queue.peek().map(|Reverse(next)| next.at)
+        self.queue.peek().map(|Reverse(next)| next.at).into_iter().chain(self.next_tcp_timeout()).min()
     }
 
     /// Moves the clock to `time`, and does everything that happens until then, `time` included. The clock never goes back.
     ///
     /// A caller that answers deliveries must not advance past [`next_event`](Self::next_event), or its answers come late.
     pub fn advance_to(&mut self, time: Time) {
-        while self.queue.peek().is_some_and(|Reverse(next)| next.at <= time) {
-            if let Some(Reverse(next)) = self.queue.pop() {
+        loop {
+            let arrival = self.queue.peek().map(|Reverse(next)| next.at).filter(|at| *at <= time);
+            let timeout = self.next_tcp_timeout().filter(|at| *at <= time);
+            if let Some(at) = timeout
+                && arrival.is_none_or(|arrival| at < arrival)
+            {
+                self.now = self.now.max(at);
+                for host in &mut self.hosts {
+                    host.tcp.handle_timeout(self.now);
+                }
+            } else if arrival.is_some()
+                && let Some(Reverse(next)) = self.queue.pop()
+            {
                 self.now = next.at;
                 self.arrive(next.link, next.direction, next.packet);
+            } else {
+                break;
             }
+            self.run_tcp();
         }
         self.now = self.now.max(time);
+    }
+
+    fn next_tcp_timeout(&self) -> Option<Time> {
+        self.hosts.iter().filter_map(|host| host.tcp.next_timeout()).min()
+    }
+
+    /// Lets the stacks see what has reached them, and sends what they answer, until there is nothing more.
+    fn run_tcp(&mut self) {
+        loop {
+            for index in 0..self.hosts.len() {
+                while let Some(segment) = self.hosts[index].tcp.segments.pop_front() {
+                    self.send_segment(HostId(index as u32), segment);
+                }
+            }
+            let Some((host, segment)) = self.segments.pop_front() else { return };
+            self.hosts[host.0 as usize].tcp.handle_segment(self.now, &segment);
+        }
+    }
+
+    /// Reserves a TCP port of a host; port 0 leaves the choice to the host. Returns the local endpoint too.
+    ///
+    /// # Errors
+    ///
+    /// [`TcpError::InUse`] if it is reserved already.
+    pub fn tcp_bind(&mut self, host: HostId, local: SocketAddr) -> Result<(TcpPort, SocketAddr), TcpError> {
+        self.hosts[host.0 as usize].tcp.bind(local)
+    }
+
+    /// Accepts connections on a reserved port from now on.
+    pub fn tcp_listen(&mut self, port: TcpPort) {
+        self.hosts[port.host.0 as usize].tcp.listen(port);
+    }
+
+    /// Gives a port up; its connections stay.
+    pub fn tcp_release(&mut self, port: TcpPort) {
+        self.hosts[port.host.0 as usize].tcp.release(port);
+    }
+
+    /// Begins to connect from a reserved port.
+    ///
+    /// # Errors
+    ///
+    /// [`TcpError::InUse`] if there is a connection between the two endpoints already, or was a minute ago.
+    pub fn tcp_connect(&mut self, port: TcpPort, remote: SocketAddr) -> Result<TcpConnection, TcpError> {
+        let own = self.addresses(port.host);
+        let connection = self.hosts[port.host.0 as usize].tcp.connect(self.now, port, remote, &own);
+        self.run_tcp();
+        connection
+    }
+
+    /// Sends bytes on a connection.
+    pub fn tcp_send(&mut self, connection: TcpConnection, bytes: &[u8]) {
+        self.hosts[connection.host.0 as usize].tcp.send(self.now, connection, bytes);
+        self.run_tcp();
+    }
+
+    /// Closes a connection, after what was sent; ends an attempt.
+    pub fn tcp_close(&mut self, connection: TcpConnection) {
+        self.hosts[connection.host.0 as usize].tcp.close(self.now, connection);
+        self.run_tcp();
+    }
+
+    /// Ends a connection with a RST.
+    pub fn tcp_abort(&mut self, connection: TcpConnection) {
+        self.hosts[connection.host.0 as usize].tcp.abort(connection);
+        self.run_tcp();
+    }
+
+    /// Takes the next thing that a host's TCP tells.
+    pub fn poll_tcp(&mut self) -> Option<(HostId, TcpEvent)> {
+        let hosts = self.hosts.iter_mut().enumerate();
+        hosts.filter_map(|(index, host)| Some((HostId(index as u32), host.tcp.events.pop_front()?))).next()
+    }
+
+    /// Returns how many ports a host has reserved, and how many connections it has or attempts; those that only rest are
+    /// not among them.
+    #[must_use]
+    pub fn tcp_in_use(&self, host: HostId) -> (usize, usize) {
+        let tcp = &self.hosts[host.0 as usize].tcp;
+        (tcp.ports(), tcp.connections())
     }
 
     /// Takes the next datagram that has arrived, in order of arrival.
@@ -227,10 +341,13 @@ impl Network {
         let to_itself = site.public.contains(&packet.destination.ip());
         let external = site.external();
         if let Some(firewall) = &mut site.firewall {
-            firewall.outbound(self.now, packet.source, packet.destination)?;
+            match &packet.tcp {
+                None => firewall.outbound(self.now, packet.source, packet.destination)?,
+                Some(header) => firewall.tcp_outbound(self.now, packet.source, packet.destination, header)?,
+            }
         }
-        let (Some(nat), SocketAddr::V4(source), SocketAddr::V4(destination)) =
-            (&mut site.nat, packet.source, packet.destination)
+        let (Some(nat), Some(tcp_nat), SocketAddr::V4(source), SocketAddr::V4(destination)) =
+            (&mut site.nat, &mut site.tcp_nat, packet.source, packet.destination)
         else {
             return if to_itself { Err(DropReason::NoHost) } else { Ok(None) };
         };
@@ -238,7 +355,10 @@ impl Network {
             return Err(DropReason::NoHairpin);
         }
         let external = external.ok_or(DropReason::NoRoute)?;
-        let port = nat.outbound(self.now, source, destination, &mut self.random)?;
+        let port = match &packet.tcp {
+            None => nat.outbound(self.now, source, destination, &mut self.random)?,
+            Some(header) => tcp_nat.outbound(self.now, source, destination, header, &mut self.random)?,
+        };
         packet.source = (external, port).into();
         Ok(Some(source.into()))
     }
@@ -252,17 +372,46 @@ impl Network {
 
     fn enter(&mut self, id: SiteId, mut packet: Packet) {
         let place = Place::Site(id);
+        let outside = packet.clone();
         match self.translate_destination(id, &mut packet) {
-            Err(reason) => return self.drop(place, reason, &packet),
+            Err(reason) => return self.turn_away(id, reason, &outside, &packet),
             Ok(None) => {}
             Ok(Some(was)) => self.record(place, Event::DestinationTranslated { was }, &packet),
         }
-        if let Some(firewall) = &mut self.sites[id.0 as usize].firewall
-            && let Err(reason) = firewall.inbound(self.now, packet.destination, packet.source)
-        {
-            return self.drop(place, reason, &packet);
+        if let Some(firewall) = &mut self.sites[id.0 as usize].firewall {
+            let passed = match &packet.tcp {
+                None => firewall.inbound(self.now, packet.destination, packet.source),
+                Some(header) => firewall.tcp_inbound(self.now, packet.destination, packet.source, header),
+            };
+            if let Err(reason) = passed {
+                return self.turn_away(id, reason, &outside, &packet);
+            }
         }
         self.route(Some(id), packet, true);
+    }
+
+    /// Drops a packet at the border that it did not pass, and answers a SYN if that is the border's way.
+    fn turn_away(&mut self, id: SiteId, reason: DropReason, outside: &Packet, packet: &Packet) {
+        self.drop(Place::Site(id), reason, packet);
+        let site = &self.sites[id.0 as usize];
+        let answers = site.nat.as_ref().is_some_and(|nat| nat.nat.unsolicited_syn == UnsolicitedSyn::Reset)
+            || site.firewall.as_ref().is_some_and(|firewall| firewall.rules.unsolicited_syn == UnsolicitedSyn::Reset);
+        let Some(header) = outside.tcp.filter(|header| answers && header.is_request()) else { return };
+        let answer = Packet {
+            id: self.next_packet,
+            source: outside.destination,
+            destination: outside.source,
+            ttl: SEGMENT_TTL,
+            tcp: Some(header.refusal()),
+            payload: Arc::new([]),
+        };
+        self.next_packet += 1;
+        self.record(Place::Site(id), Event::Sent, &answer);
+        if self.sites[id.0 as usize].public.contains(&answer.destination.ip()) {
+            self.enter(id, answer);
+        } else {
+            self.cross(self.sites[id.0 as usize].link, Direction::Up, answer);
+        }
     }
 
     /// Passes the NAT on the way in; returns the destination before, if the NAT replaced it.
@@ -272,15 +421,19 @@ impl Network {
             return Ok(None);
         }
         let external = site.external().map(IpAddr::V4);
-        let (Some(nat), SocketAddr::V4(source), SocketAddr::V4(destination)) =
-            (&mut site.nat, packet.source, packet.destination)
+        let (Some(nat), Some(tcp_nat), SocketAddr::V4(source), SocketAddr::V4(destination)) =
+            (&mut site.nat, &mut site.tcp_nat, packet.source, packet.destination)
         else {
             return Err(DropReason::NoHost);
         };
         if external != Some(packet.destination.ip()) {
             return Err(DropReason::NoMapping);
         }
-        packet.destination = nat.inbound(self.now, destination.port(), source)?.into();
+        let inner = match &packet.tcp {
+            None => nat.inbound(self.now, destination.port(), source)?,
+            Some(header) => tcp_nat.inbound(self.now, destination.port(), source, header)?,
+        };
+        packet.destination = inner.into();
         Ok(Some(destination.into()))
     }
 
@@ -288,6 +441,12 @@ impl Network {
         let Interface { host, ref addresses, .. } = self.interfaces[id.0 as usize];
         if !addresses.contains(&packet.destination.ip()) {
             return self.drop(Place::Host(host), DropReason::NoHost, &packet);
+        }
+        if let Some(header) = packet.tcp {
+            self.record(Place::Host(host), Event::Delivered, &packet);
+            let Packet { source, destination, payload, .. } = packet;
+            self.segments.push_back((host, Segment { source, destination, header, payload: payload.to_vec() }));
+            return;
         }
         let counters = &mut self.hosts[host.0 as usize].counters;
         counters.packets_delivered += 1;
@@ -324,8 +483,8 @@ impl Network {
     }
 
     fn record(&mut self, place: Place, event: Event, packet: &Packet) {
-        let Packet { id, source, destination, ttl, ref payload } = *packet;
+        let Packet { id, source, destination, ttl, tcp, ref payload } = *packet;
         let payload = Arc::clone(payload);
-        self.trace.push(Record { at: self.now, packet: id, place, event, source, destination, ttl, payload });
+        self.trace.push(Record { at: self.now, packet: id, place, event, source, destination, ttl, tcp, payload });
     }
 }

@@ -1,8 +1,8 @@
 //! A deterministic network simulator in virtual time.
 //!
-//! It moves UDP datagrams between hosts over links with delay, jitter, loss, duplication and reordering, through NATs of every
-//! kind of RFC 4787 and stateful firewalls, and it knows nothing of the programs under test. Sockets and timers are the caller's
-//! business; so is every state machine. Nothing here reads a clock, starts a thread or iterates a hash table: one seed gives one
+//! It moves UDP datagrams and TCP segments between hosts over links with delay, jitter, loss, duplication and reordering, through NATs of every
+//! kind of RFC 4787 and stateful firewalls, and it knows nothing of the programs under test. UDP sockets and timers are the caller's
+//! business, and so is every state machine but TCP's: hosts have a small stack of their own ([`Network::tcp_connect`], [`TcpEvent`]). Nothing here reads a clock, starts a thread or iterates a hash table: one seed gives one
 //! trace, in any process, and [`Network::trace_digest`] proves it.
 //!
 //! # The shape of a network
@@ -62,8 +62,12 @@ pub mod oracle;
 mod pcap;
 pub mod probe;
 mod random;
+mod tcp;
+#[cfg(test)]
+mod tcp_tests;
 mod time;
 mod trace;
+mod tracking;
 
 pub use firewall::Firewall;
 pub use forwarding::{Datagram, Delivery};
@@ -71,5 +75,7 @@ pub use link::Link;
 pub use nat::{EarlyInbound, Filtering, Mapping, Nat, Neighbours, PortAllocation};
 pub use network::{Attachment, Counters, HostId, HostSpec, InterfaceId, Network, SiteId, SiteSpec};
 pub use random::Random;
+pub use tcp::{TcpConnection, TcpError, TcpEvent, TcpFailure, TcpHeader, TcpPort};
 pub use time::Time;
 pub use trace::{DropReason, Event, Place, Record, Trace};
+pub use tracking::UnsolicitedSyn;

@@ -18,12 +18,19 @@
 //! A datagram to a port that has a live mapping is accepted if the filtering behaviour permits its source; anything else is
 //! dropped in silence. Mappings and permissions die when their lifetime passes without a datagram; the dead are removed
 //! when they are met.
+//!
+//! # TCP
+//!
+//! The same behaviours hold for TCP, with ports of its own ([`TcpNat`]): what decides is the SYN, either way; what belongs to a
+//! connection that a SYN has begun passes by [`Tracking`].
 
 use crate::random::{Random, scatter, unit};
+use crate::tcp::TcpHeader;
 use crate::time::Time;
 use crate::trace::DropReason;
+use crate::tracking::{LIFETIME, Tracking, UnsolicitedSyn};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -108,6 +115,8 @@ pub struct Nat {
     pub neighbours: Option<Neighbours>,
     /// Whether all IPv4 UDP is dropped, both ways.
     pub block_udp: bool,
+    /// What becomes of a TCP SYN that is not let in; it is dropped by default.
+    pub unsolicited_syn: UnsolicitedSyn,
 }
 
 impl Nat {
@@ -126,6 +135,7 @@ impl Nat {
             early_inbound: EarlyInbound::Ignored,
             neighbours: None,
             block_udp: false,
+            unsolicited_syn: UnsolicitedSyn::Drop,
         }
     }
 }
@@ -302,6 +312,15 @@ impl NatTable {
         Ok(internal)
     }
 
+    /// Takes back what a remote endpoint was permitted by itself.
+    fn forbid(&mut self, port: u16, remote: SocketAddrV4) {
+        if self.nat.filtering == Filtering::AddressAndPortDependent
+            && let Some(entry) = self.mappings.get_mut(&port)
+        {
+            entry.permissions.remove(&remote);
+        }
+    }
+
     /// Returns the port of the live mapping that the remote came in on.
     fn bound(&mut self, now: Time, internal: SocketAddrV4, remote: SocketAddrV4) -> Option<u16> {
         let binding = *self.bindings.get(&(internal, remote))?;
@@ -433,5 +452,75 @@ impl NatTable {
 
     fn is_spent(&self, now: Time, port: u16, remote: SocketAddrV4) -> bool {
         self.spent.get(&(port, remote)).is_some_and(|until| *until > now)
+    }
+}
+
+/// A NAT's other half: the same behaviours for TCP.
+#[derive(Debug)]
+pub(crate) struct TcpNat {
+    table: NatTable,
+    connections: Tracking,
+}
+
+impl TcpNat {
+    pub(crate) fn new(nat: &Nat, neighbour_seed: u64) -> Self {
+        Self { table: NatTable::new(Self::rules(nat), neighbour_seed), connections: Tracking::default() }
+    }
+
+    fn rules(nat: &Nat) -> Nat {
+        Nat { block_udp: false, lifetime: LIFETIME, early_inbound: EarlyInbound::Ignored, ..nat.clone() }
+    }
+
+    pub(crate) fn set_rules(&mut self, nat: &Nat) {
+        self.table.nat = Self::rules(nat);
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.table.flush();
+        self.connections.clear();
+    }
+
+    /// Returns the external port by which a segment leaves.
+    pub(crate) fn outbound(
+        &mut self,
+        now: Time,
+        internal: SocketAddrV4,
+        remote: SocketAddrV4,
+        header: &TcpHeader,
+        random: &mut Random,
+    ) -> Result<u16, DropReason> {
+        if let Some(known) = self.connections.outbound(now, internal.into(), remote.into(), header) {
+            return known;
+        }
+        if !header.is_request() {
+            return Err(DropReason::Untracked);
+        }
+        let port = self.table.outbound(now, internal, remote, random)?;
+        self.connections.begin(now, internal.into(), remote.into(), port, header.sequence, true);
+        Ok(port)
+    }
+
+    /// Returns the internal endpoint a segment to an external port is for, if the NAT lets it in.
+    pub(crate) fn inbound(
+        &mut self,
+        now: Time,
+        port: u16,
+        remote: SocketAddrV4,
+        header: &TcpHeader,
+    ) -> Result<SocketAddrV4, DropReason> {
+        if let Some(SocketAddr::V4(internal)) = self.connections.inner(now, port, remote.into())
+            && let Some(known) = self.connections.inbound(now, internal.into(), remote.into(), header)
+        {
+            if known? {
+                self.table.forbid(port, remote);
+            }
+            return Ok(internal);
+        }
+        if !header.is_request() {
+            return Err(DropReason::Untracked);
+        }
+        let internal = self.table.inbound(now, port, remote)?;
+        self.connections.begin(now, internal.into(), remote.into(), port, header.sequence, false);
+        Ok(internal)
     }
 }

@@ -12,9 +12,10 @@
 use crate::firewall::{Firewall, FirewallTable};
 use crate::forwarding::{Delivery, InFlight};
 use crate::link::Link;
-use crate::nat::{Nat, NatTable};
+use crate::nat::{Nat, NatTable, TcpNat};
 use crate::pcap;
 use crate::random::Random;
+use crate::tcp::{Segment, Stack};
 use crate::time::Time;
 use crate::trace::Trace;
 use std::cmp::Reverse;
@@ -111,6 +112,8 @@ pub struct Counters {
     pub packets_delivered: u64,
     /// Payload bytes delivered.
     pub bytes_delivered: u64,
+    /// TCP segments sent; those are in none of the others.
+    pub segments_sent: u64,
 }
 
 /// The backbone (none) or the LAN of a site.
@@ -131,10 +134,11 @@ pub(crate) struct Interface {
     pub(crate) link: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) interfaces: Vec<InterfaceId>,
     pub(crate) counters: Counters,
+    pub(crate) tcp: Stack,
 }
 
 #[derive(Debug)]
@@ -142,6 +146,7 @@ pub(crate) struct Site {
     pub(crate) parent: Zone,
     pub(crate) public: Vec<IpAddr>,
     pub(crate) nat: Option<NatTable>,
+    pub(crate) tcp_nat: Option<TcpNat>,
     pub(crate) firewall: Option<FirewallTable>,
     pub(crate) link: usize,
 }
@@ -182,6 +187,8 @@ pub struct Network {
     pub(crate) next_order: u64,
     pub(crate) next_packet: u64,
     pub(crate) deliveries: VecDeque<Delivery>,
+    /// Segments that have reached a host whose stack has not seen them yet.
+    pub(crate) segments: VecDeque<(HostId, Segment)>,
     pub(crate) trace: Trace,
 }
 
@@ -202,6 +209,7 @@ impl Network {
             next_order: 0,
             next_packet: 0,
             deliveries: VecDeque::new(),
+            segments: VecDeque::new(),
             trace: Trace::new(),
         }
     }
@@ -242,9 +250,10 @@ impl Network {
         let id = SiteId(index(self.sites.len()));
         let link = self.new_link(Target::Site(id), link);
         let neighbour_seed = self.random.next_u64();
+        let tcp_nat = nat.as_ref().map(|nat| TcpNat::new(nat, neighbour_seed));
         let nat = nat.map(|nat| NatTable::new(nat, neighbour_seed));
         let firewall = firewall.map(FirewallTable::new);
-        self.sites.push(Site { parent, public: Vec::new(), nat, firewall, link });
+        self.sites.push(Site { parent, public: Vec::new(), nat, tcp_nat, firewall, link });
         self.set_public(id, public);
         id
     }
@@ -267,6 +276,9 @@ impl Network {
         if let Some(nat) = &mut self.sites[site.0 as usize].nat {
             nat.flush();
         }
+        if let Some(nat) = &mut self.sites[site.0 as usize].tcp_nat {
+            nat.flush();
+        }
     }
 
     /// Changes the behaviour of a site's NAT from now on; what it holds stays.
@@ -275,6 +287,9 @@ impl Network {
     ///
     /// If the site has no NAT: that is for its [`SiteSpec`] to say, since routes depend on it.
     pub fn set_nat(&mut self, site: SiteId, nat: Nat) {
+        if let Some(table) = &mut self.sites[site.0 as usize].tcp_nat {
+            table.set_rules(&nat);
+        }
         let table = self.sites[site.0 as usize].nat.as_mut();
         table.unwrap_or_else(|| panic!("{site} has no NAT to change")).nat = nat;
     }
@@ -383,7 +398,7 @@ impl Network {
 
     fn new_host(&mut self, zone: Zone, addresses: Vec<IpAddr>, link: Link) -> HostId {
         let host = HostId(index(self.hosts.len()));
-        self.hosts.push(Host::default());
+        self.hosts.push(Host { interfaces: Vec::new(), counters: Counters::default(), tcp: Stack::new(host) });
         self.add_interface(host, zone, addresses, link);
         host
     }

@@ -4,6 +4,7 @@
 //! ring is for people: print it, or turn it into a capture, when a test fails.
 
 use crate::network::{HostId, SiteId};
+use crate::tcp::TcpHeader;
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::fmt;
@@ -47,6 +48,10 @@ pub enum DropReason {
     UdpBlocked,
     /// The time to live ran out.
     TtlExceeded,
+    /// A TCP segment that belongs to no connection known here, and begins none.
+    Untracked,
+    /// A TCP segment of a known connection that fits none of its windows.
+    OutOfWindow,
 }
 
 /// What happened to a datagram.
@@ -89,6 +94,8 @@ pub struct Record {
     pub destination: SocketAddr,
     /// Hops the datagram may still make.
     pub ttl: u8,
+    /// The header of a TCP segment; none for a UDP datagram.
+    pub tcp: Option<TcpHeader>,
     /// What the datagram carries.
     pub payload: Arc<[u8]>,
 }
@@ -105,8 +112,11 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at, packet, place, source, destination, ttl, payload, .. } = self;
+        let Self { at, packet, place, source, destination, ttl, payload, tcp, .. } = self;
         write!(f, "{at:>18} #{packet:<5} {place:<8} {source} -> {destination}, {} bytes, ttl {ttl}: ", payload.len())?;
+        if let Some(header) = tcp {
+            write!(f, "{header}: ")?;
+        }
         match self.event {
             Event::Sent => f.write_str("sent"),
             Event::Duplicated => f.write_str("duplicated"),
@@ -196,6 +206,12 @@ impl Trace {
         self.endpoint(record.destination);
         if let Some(was) = was {
             self.endpoint(was);
+        }
+        if let Some(tcp) = record.tcp {
+            let flags =
+                u64::from(tcp.syn) | u64::from(tcp.ack) << 1 | u64::from(tcp.rst) << 2 | u64::from(tcp.fin) << 3;
+            self.word(1 << 63 | flags);
+            self.word(u64::from(tcp.sequence) << 32 | u64::from(tcp.acknowledgement));
         }
         if record.event == Event::Sent {
             self.word(record.payload.len() as u64);

@@ -27,6 +27,7 @@ static void free_ignores_null(void) {
     holepunch_cancel_free(NULL);
     holepunch_endpoint_free(NULL);
     holepunch_listener_free(NULL);
+    holepunch_stream_free(NULL);
     holepunch_connection_free(NULL);
 }
 
@@ -34,6 +35,7 @@ static void free_ignores_null(void) {
 static void null_handles(void) {
     holepunch_listener_t *listener = (holepunch_listener_t *)0x1;
     holepunch_connection_t *connection = (holepunch_connection_t *)0x1;
+    holepunch_stream_t *stream = (holepunch_stream_t *)0x1;
     holepunch_path_t path = {.size = sizeof path};
     holepunch_socket_t fd = -7;
     uint8_t byte = 7;
@@ -44,12 +46,23 @@ static void null_handles(void) {
     INVALID(holepunch_cancel_cancel(NULL, error));
     INVALID(holepunch_endpoint_listen(NULL, "bob", LISTEN_FOR(0), NULL, &listener, error));
     INVALID(holepunch_endpoint_connect_datagram(NULL, "bob", CONNECT_FOR(0, 0), NULL, &connection, error));
+    INVALID(holepunch_endpoint_connect(NULL, "bob", CONNECT_FOR(0, 0), NULL, &stream, error));
     INVALID(holepunch_endpoint_process(NULL, error));
     INVALID(holepunch_endpoint_next_timeout_ms(NULL, &timeout, error));
     INVALID(holepunch_endpoint_fd(NULL, &fd, error));
     INVALID(holepunch_endpoint_close(NULL, error));
     INVALID(holepunch_listener_accept_datagram(NULL, 0, NULL, &connection, error));
+    INVALID(holepunch_listener_accept(NULL, 0, NULL, &stream, error));
     INVALID(holepunch_listener_close(NULL, error));
+    INVALID(holepunch_stream_send(NULL, &byte, 1, &length, 0, NULL, error));
+    INVALID(holepunch_stream_send_all(NULL, &byte, 1, 0, NULL, error));
+    INVALID(holepunch_stream_recv(NULL, &byte, 1, &length, 0, NULL, error));
+    INVALID(holepunch_stream_shutdown(NULL, error));
+    INVALID(holepunch_stream_path(NULL, &path, error));
+    INVALID(holepunch_stream_rtt(NULL, &rtt, error));
+    INVALID(holepunch_stream_fd(NULL, &fd, error));
+    INVALID(holepunch_stream_into_socket(NULL, &fd, error));
+    INVALID(holepunch_stream_close(NULL, error));
     INVALID(holepunch_connection_send(NULL, &byte, 1, error));
     INVALID(holepunch_connection_recv(NULL, &byte, 1, &length, 0, NULL, error));
     INVALID(holepunch_connection_end(NULL, 0, NULL, error));
@@ -58,6 +71,7 @@ static void null_handles(void) {
     INVALID(holepunch_connection_fd(NULL, &fd, error));
     INVALID(holepunch_connection_close(NULL, error));
     CHECK(listener == (holepunch_listener_t *)0x1 && connection == (holepunch_connection_t *)0x1);
+    CHECK(stream == (holepunch_stream_t *)0x1);
     CHECK(fd == -7 && byte == 7 && length == 7 && timeout == 7 && rtt == 7 && path.kind[0] == 0);
     /* The error is optional. */
     CHECK(holepunch_endpoint_process(NULL, NULL) == HOLEPUNCH_ERROR_INVALID_ARGUMENT);
@@ -70,6 +84,7 @@ static void null_results(holepunch_endpoint_t *endpoint) {
     INVALID(holepunch_endpoint_new(NULL, NULL, error));
     INVALID(holepunch_endpoint_listen(endpoint, "bob", LISTEN_FOR(0), NULL, NULL, error));
     INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", CONNECT_FOR(0, 0), NULL, NULL, error));
+    INVALID(holepunch_endpoint_connect(endpoint, "bob", CONNECT_FOR(0, 0), NULL, NULL, error));
     INVALID(holepunch_endpoint_next_timeout_ms(endpoint, NULL, error));
     INVALID(holepunch_endpoint_fd(endpoint, NULL, error));
 }
@@ -79,6 +94,7 @@ static void names_and_times(holepunch_endpoint_t *endpoint) {
     static const int64_t BAD_TIMES[] = {-2, INT64_MIN};
     holepunch_listener_t *listener = (holepunch_listener_t *)0x1;
     holepunch_connection_t *connection = (holepunch_connection_t *)0x1;
+    holepunch_stream_t *stream = (holepunch_stream_t *)0x1;
     char long_name[100000];
     size_t i;
     memset(long_name, 'a', sizeof long_name - 1);
@@ -86,6 +102,8 @@ static void names_and_times(holepunch_endpoint_t *endpoint) {
     INVALID(holepunch_endpoint_listen(endpoint, long_name, LISTEN_FOR(0), NULL, &listener, error));
     INVALID(holepunch_endpoint_connect_datagram(endpoint, long_name, CONNECT_FOR(0, 0), NULL, &connection, error));
     INVALID(holepunch_endpoint_connect_datagram(endpoint, NULL, CONNECT_FOR(0, 0), NULL, &connection, error));
+    INVALID(holepunch_endpoint_connect(endpoint, long_name, CONNECT_FOR(0, 0), NULL, &stream, error));
+    INVALID(holepunch_endpoint_connect(endpoint, NULL, CONNECT_FOR(0, 0), NULL, &stream, error));
     for (i = 0; i < sizeof BAD_NAMES / sizeof *BAD_NAMES; i++) {
         INVALID(holepunch_endpoint_listen(endpoint, BAD_NAMES[i], LISTEN_FOR(0), NULL, &listener, error));
         INVALID(
@@ -97,7 +115,9 @@ static void names_and_times(holepunch_endpoint_t *endpoint) {
                                                     error));
         INVALID(holepunch_endpoint_connect_datagram(endpoint, "bob", CONNECT_FOR(0, BAD_TIMES[i]), NULL, &connection,
                                                     error));
+        INVALID(holepunch_endpoint_connect(endpoint, "bob", CONNECT_FOR(BAD_TIMES[i], 0), NULL, &stream, error));
     }
+    CHECK(stream == (holepunch_stream_t *)0x1);
     CHECK(listener == (holepunch_listener_t *)0x1 && connection == (holepunch_connection_t *)0x1);
 }
 

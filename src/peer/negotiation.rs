@@ -1,0 +1,208 @@
+//! The part of a session that finds its path: an [`Agent`] for datagrams, a [`StreamAgent`] for a stream.
+
+use alloc::boxed::Box;
+use core::{net::SocketAddr, time::Duration};
+
+use super::session::Context;
+use crate::{
+    config::PeerConfig,
+    machine::{BoundSocket, Instant, NextWake, Output, SocketId},
+    punch::{
+        Agent, AgentEvent, Arrival, Candidate, CandidateKind, Provenance, Role, SelectedPair, SelectedStream,
+        StreamAgent, StreamEvent,
+    },
+    wire::stun::{self, CandidateTransport, Credentials, Message, WireCandidate},
+};
+
+/// What a session looks for a path with.
+#[derive(Debug)]
+pub(super) enum Negotiation {
+    Datagrams { agent: Box<Agent>, sockets: alloc::vec::Vec<BoundSocket> },
+    Stream(Box<StreamAgent>),
+}
+
+/// What a negotiation tells.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Pair(SelectedPair),
+    Stream(SelectedStream),
+    WrongSecret,
+    ConsentExpired,
+}
+
+impl Negotiation {
+    pub(super) fn datagrams(
+        cx: &mut Context<'_>,
+        role: Role,
+        local: Credentials,
+        remote: Credentials,
+        tag: [u8; 4],
+        sockets: &[BoundSocket],
+    ) -> Self {
+        let seed = cx.random.bytes();
+        let agent = Agent::new(cx.config.checks, cx.config.consent, role, local, remote, seed);
+        let mut agent = agent.with_tag(tag);
+        for socket in sockets {
+            agent.add_socket(cx.now, socket.id, socket.local);
+        }
+        Self::Datagrams { agent: Box::new(agent), sockets: sockets.to_vec() }
+    }
+
+    pub(super) fn stream(cx: &mut Context<'_>, role: Role, local: Credentials, remote: Credentials) -> Self {
+        Self::Stream(Box::new(StreamAgent::new(role, local, remote, cx.random.bytes())))
+    }
+
+    pub(super) const fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
+    pub(super) const fn as_stream(&mut self) -> Option<&mut StreamAgent> {
+        match self {
+            Self::Stream(agent) => Some(agent),
+            Self::Datagrams { .. } => None,
+        }
+    }
+
+    /// Adds a candidate of the peer as it came; one that this session must not try, or cannot, changes nothing.
+    pub(super) fn add_remote(&mut self, now: Instant, candidate: &WireCandidate, config: &PeerConfig) {
+        let candidate = match (self.is_stream(), candidate.transport) {
+            (false, CandidateTransport::Udp) | (true, CandidateTransport::Tcp) => from_wire(candidate),
+            // Where the server sees a peer's datagrams come from, there the peer is.
+            (true, CandidateTransport::Udp) => {
+                if let (Self::Stream(agent), stun::CandidateKind::ServerReflexiveObserved) = (self, candidate.kind) {
+                    agent.believe(from_wire(candidate).address.ip());
+                }
+                return;
+            }
+            (false, CandidateTransport::Tcp) => return,
+        };
+        if !is_wanted(&candidate, config) {
+            return;
+        }
+        match self {
+            Self::Datagrams { agent, .. } => agent.add_remote(now, candidate),
+            Self::Stream(agent) => agent.add_remote(now, candidate),
+        }
+    }
+
+    /// The username fragment that the peer's checks name us by.
+    pub(super) fn local_ufrag(&self) -> &str {
+        match self {
+            Self::Datagrams { agent, .. } => agent.local_ufrag(),
+            Self::Stream(agent) => agent.local_ufrag(),
+        }
+    }
+
+    /// Where authenticated datagrams came from.
+    pub(super) fn heard(&self) -> &[(SocketId, SocketAddr)] {
+        match self {
+            Self::Datagrams { agent, .. } => agent.heard(),
+            Self::Stream(_) => &[],
+        }
+    }
+
+    /// Whether anything authenticated came from the peer.
+    pub(super) fn heard_peer(&self) -> bool {
+        match self {
+            Self::Datagrams { agent, .. } => !agent.heard().is_empty(),
+            Self::Stream(agent) => agent.heard_peer(),
+        }
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        match self {
+            Self::Datagrams { agent, .. } => agent.rtt(),
+            Self::Stream(_) => None,
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self {
+            Self::Datagrams { agent, .. } => agent.role(),
+            Self::Stream(agent) => agent.role(),
+        }
+    }
+
+    /// Checks sent, or connects attempted.
+    pub(super) fn packets_sent(&self) -> u32 {
+        match self {
+            Self::Datagrams { agent, .. } => agent.packets_sent(),
+            Self::Stream(agent) => agent.attempts(),
+        }
+    }
+
+    pub(super) fn handle_request(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
+        match self {
+            Self::Datagrams { agent, .. } => agent.handle_request(now, at, message),
+            Self::Stream(_) => false,
+        }
+    }
+
+    pub(super) fn handle_response(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
+        match self {
+            Self::Datagrams { agent, .. } => agent.handle_response(now, at, message),
+            Self::Stream(_) => false,
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Datagrams { agent, .. } => agent.handle_timeout(cx.now),
+            Self::Stream(agent) => agent.handle_timeout(cx.now, || cx.new_stream()),
+        }
+    }
+
+    /// Passes on what is to be sent or done.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Datagrams { agent, .. } => {
+                while let Some(transmit) = agent.poll_transmit() {
+                    cx.outputs.push_back(Output::Transmit(transmit));
+                }
+            }
+            Self::Stream(agent) => {
+                while let Some(request) = agent.poll_request() {
+                    cx.tcp(request);
+                }
+            }
+        }
+    }
+
+    pub(super) fn poll_outcome(&mut self) -> Option<Outcome> {
+        match self {
+            Self::Datagrams { agent, .. } => agent.poll_event().map(|event| match event {
+                AgentEvent::Selected(pair) => Outcome::Pair(pair),
+                AgentEvent::WrongSecret => Outcome::WrongSecret,
+                AgentEvent::ConsentExpired => Outcome::ConsentExpired,
+            }),
+            Self::Stream(agent) => agent.poll_event().map(|event| match event {
+                StreamEvent::Selected(stream) => Outcome::Stream(stream),
+                StreamEvent::WrongSecret => Outcome::WrongSecret,
+            }),
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> NextWake {
+        match self {
+            Self::Datagrams { agent, .. } => agent.next_wake(),
+            Self::Stream(agent) => agent.next_wake(),
+        }
+    }
+}
+
+/// A candidate as it came.
+fn from_wire(candidate: &WireCandidate) -> Candidate {
+    let (kind, provenance) = match candidate.kind {
+        stun::CandidateKind::Host => (CandidateKind::Host, Provenance::Claimed),
+        stun::CandidateKind::ServerReflexiveObserved => (CandidateKind::ServerReflexive, Provenance::Observed),
+        stun::CandidateKind::ServerReflexiveClaimed => (CandidateKind::ServerReflexive, Provenance::Claimed),
+        stun::CandidateKind::Relay => (CandidateKind::Relayed, Provenance::Claimed),
+    };
+    let parsed = Candidate::new(kind, candidate.address, provenance);
+    if candidate.priority == 0 { parsed } else { parsed.with_priority(candidate.priority) }
+}
+
+/// Whether a candidate of the peer may be checked: a private one only where that was not opted out of.
+fn is_wanted(candidate: &Candidate, config: &PeerConfig) -> bool {
+    config.private_candidates || candidate.provenance == Provenance::Observed || candidate.is_public()
+}
