@@ -2,7 +2,7 @@
 //!
 //! [`run`] never ends the process and leaves its signal handlers as they were. stdout carries the peer's bytes and
 //! nothing else; what is to be said goes to stderr. What each status and each event means is in `holepunch --help`
-//! and in the README.
+//! and in docs/cli.md.
 
 mod arguments;
 mod exchange;

@@ -241,7 +241,7 @@ fn a_choice_that_works_in_one_direction_only_gives_way_to_a_pair_that_works() {
     let to_other = sent(&mut agent).into_iter().find(|transmit| transmit.destination == address(other)).unwrap();
     // The peer is heard on the first pair, which is chosen, and none of our checks there is ever answered.
     arrive(&mut agent, ms(10), ADDRESSES[1], &check(false));
-    assert!(sent(&mut agent).iter().any(|transmit| is_nominating(transmit)));
+    assert!(sent(&mut agent).iter().any(is_nominating));
     arrive(&mut agent, ms(100), other, &answer(&to_other, None));
     let mut now = ms(100);
     let renominated = loop {
