@@ -79,14 +79,15 @@ pub struct Connected {
 
 /// Two peers of one server: `listener` offers the name bob, `connector` asks for it.
 pub struct Pair {
-    /// `holepunch listen bob --udp`.
+    /// `holepunch listen bob`.
     pub listener: Program,
-    /// `holepunch connect bob --udp`.
+    /// `holepunch connect bob`.
     pub connector: Program,
 }
 
 impl Pair {
-    /// Starts the listener, waits until it is registered, and starts the connector.
+    /// Starts the listener, waits until it is registered, and starts the connector. The options, `--udp` or `--tcp` among
+    /// them, are for both.
     ///
     /// # Errors
     ///
@@ -98,7 +99,7 @@ impl Pair {
         options: &[&str],
     ) -> Result<Self, String> {
         let start = |(place, mut command): (&Place, Command), words: &[&str]| {
-            command.arg("--json").args(words).args(["bob", "--udp", "--server", &server.to_string()]).args(options);
+            command.arg("--json").args(words).args(["bob", "--server", &server.to_string()]).args(options);
             place.spawn(words[0], command).map_err(|error| error.to_string())
         };
         let listener = start(listener, &["listen"])?;

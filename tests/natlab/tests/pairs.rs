@@ -18,7 +18,8 @@ fn client(lab: &mut Lab, name: &str, kind: Router) -> (Site, Host) {
 
 fn start(server: SocketAddr, listener: &Host, connector: &Host, options: &[&str]) -> Pair {
     let command = || Artefacts::get().holepunch();
-    Pair::start(server, (&listener.into(), command()), (&connector.into(), command()), options).unwrap()
+    Pair::start(server, (&listener.into(), command()), (&connector.into(), command()), &[&["--udp"], options].concat())
+        .unwrap()
 }
 
 /// Connects, sends data both ways also after the server is gone, ends: the listener's report and the connector's.
@@ -229,7 +230,7 @@ fn nat_masquerade_x_masquerade_with_the_command_of_python() {
             true => (python().unwrap(), artefacts.holepunch()),
             false => (artefacts.holepunch(), python().unwrap()),
         };
-        let mut pair = Pair::start(server.address, (&bob, listen), (&alice, connect), &[]).unwrap();
+        let mut pair = Pair::start(server.address, (&bob, listen), (&alice, connect), &["--udp"]).unwrap();
         let (_, connector) = pair.connected().unwrap();
         assert_eq!(connector.remote.ip(), left.public[0], "{}", connector.line);
         pair.exchange("from the listener", "from the connector").unwrap();

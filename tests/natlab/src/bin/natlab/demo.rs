@@ -45,7 +45,7 @@ fn show() -> Result<(), String> {
     let command = || Artefacts::get().holepunch();
     say(&format!("bob $ holepunch listen bob --udp --server {}", server.address));
     say(&format!("alice $ holepunch connect bob --udp --server {}", server.address));
-    let mut pair = Pair::start(server.address, (&stage.bob, command()), (&stage.alice, command()), &[])?;
+    let mut pair = Pair::start(server.address, (&stage.bob, command()), (&stage.alice, command()), &["--udp"])?;
     let registered = event(&pair.listener.lines(Stream::Err), "registered");
     say(&format!("bob is registered; the server sees him at {}", value(&registered, "mapped")));
 
