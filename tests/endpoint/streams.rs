@@ -339,7 +339,8 @@ fn readable(stream: &Stream) -> impl FnMut() -> bool {
 
 #[test]
 fn many_peers_have_streams_to_one_listener() {
-    const PEERS: u32 = 24;
+    // Each asks a few times, and all from one address, which the server lets ask only so often.
+    const PEERS: u32 = 10;
     let server = Rendezvous::start();
     let listener = server.endpoint().build().unwrap().listen(Some("bob"), LONG.into()).unwrap();
     let endpoint = server.endpoint().build().unwrap();
