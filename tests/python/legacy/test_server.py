@@ -336,6 +336,8 @@ def test_no_descriptors_left(new_server: Server) -> None:
     """Those who cannot be accepted wait; the server does not spin, and goes on."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with connected(new_server) as first:
+        first.sendall(b">127.0.0.99\n")
+        assert first.recv(10) == b"?", "it is accepted"
         sock = socket.socket()
         lowest = os.dup(sock.fileno())
         os.close(lowest)
