@@ -4,15 +4,17 @@ A small public server introduces the two; then they talk to each other directly.
 
     python -m holepunch server                     # on a host that both can reach
 
-    with holepunch.listen_datagram("bob", servers="example.org") as listener:          # behind one NAT
-        for connection in listener:
-            print(connection.recv())
+    with holepunch.listen("bob", servers="example.org") as listener:        # behind one NAT
+        for stream in listener:
+            print(stream.recv())
 
-    with holepunch.connect_datagram("bob", servers="example.org") as connection:       # behind another
-        connection.send(b"hello")
+    with holepunch.connect("bob", servers="example.org") as stream:         # behind another
+        stream.sendall(b"hello")
 
-Datagrams are asked for by name: `connect_datagram` and `accept_datagram` give a `Connection`, whose datagrams may be
-lost or come in another order, as UDP's. Without `servers` the server is that of the environment's HOLEPUNCH_SERVER.
+`connect` and `accept` give a `Stream`, whose bytes arrive complete and in order, as TCP's; `Stream.into_socket` makes a
+plain socket of it, which has `makefile` and all else. Datagrams are asked for by name: `listen_datagram`,
+`connect_datagram` and `accept_datagram` give a `Connection`, whose datagrams may be lost or come in another order, as
+UDP's. Without `servers` the server is that of the environment's HOLEPUNCH_SERVER.
 
 Every wait takes a timeout in seconds, ends at once on Ctrl-C, and can be ended from another thread, by a `Cancel` or by
 `close()`. Every error is a `HolepunchError`; see `holepunch.errors`. Log records go to the logger "holepunch", which
@@ -22,9 +24,9 @@ prints nothing unless the program configures `logging`.
 import logging as _logging
 
 from . import errors
-from ._native import Cancel, Connection, Endpoint, Listener, Path, __version__
+from ._native import Cancel, Connection, Endpoint, Listener, Path, Stream, __version__
 from .address import Address
-from .datagram import connect_datagram, listen_datagram
+from .endpoint import connect, connect_datagram, listen, listen_datagram
 from .errors import *
 
 __all__ = [
@@ -34,8 +36,11 @@ __all__ = [
     "Endpoint",
     "Listener",
     "Path",
+    "Stream",
     "__version__",
+    "connect",
     "connect_datagram",
+    "listen",
     "listen_datagram",
 ]
 __all__ += errors.__all__

@@ -105,7 +105,7 @@ def test_closing_takes_no_time(server: str, name: str) -> None:
 
 
 def test_many_peers_on_one_listener(endpoint: holepunch.Endpoint, other_endpoint: holepunch.Endpoint, name: str) -> None:
-    with endpoint.listen(name) as listener:
+    with endpoint.listen_datagram(name) as listener:
         assert listener.name == name
         assert [address.host for address in listener.mapped] == ["127.0.0.1"]
         connectors = [other_endpoint.connect_datagram(name) for _ in range(3)]

@@ -25,6 +25,11 @@ def pair():
     connector = holepunch.connect_datagram(name, servers=server, bind="127.0.0.1")
     return connector, listener.accept_datagram(timeout=5)
 
+def streams():
+    listener = endpoint().listen(name)
+    connector = holepunch.connect(name, servers=server, bind="127.0.0.1")
+    return connector, listener.accept(timeout=5)
+
 def deaf():
     # A connection whose peer answers nothing any more: nobody drives it.
     global peer
@@ -41,11 +46,22 @@ def deaf():
 WAITS = {
     "listen": "e = endpoint(silent); waiting(); e.listen(name)",
     "connect_datagram": "e = endpoint(); waiting(); e.connect_datagram(name, wait=60)",
+    "connect": "e = endpoint(); waiting(); e.connect(name, wait=60)",
+    "accept": "l = endpoint().listen(name); waiting(); l.accept()",
+    "iteration for streams": "l = endpoint().listen(name); waiting(); list(l)",
+    "stream recv": "a, b = streams(); waiting(); a.recv()",
+    "stream recv with a timeout": "a, b = streams(); waiting(); b.recv(timeout=60)",
+    "stream recv with a cancel": "a, b = streams(); waiting(); b.recv(cancel=holepunch.Cancel())",
+    "sendall": "a, b = streams(); waiting(); a.sendall(bytes(1 << 26))",
+    "sendall with a timeout": "a, b = streams(); waiting(); a.sendall(bytes(1 << 26), timeout=60)",
+    "one-call listen": "waiting(); holepunch.listen(name, servers=silent)",
+    "one-call connect for a stream": "waiting(); holepunch.connect(name, servers=server, wait=60)",
+    "accept without a thread": "l = endpoint(thread=False).listen(name); waiting(); l.accept()",
     "listen_datagram": "waiting(); holepunch.listen_datagram(name, servers=silent)",
     "one-call connect": "waiting(); holepunch.connect_datagram(name, servers=server, wait=60)",
     "accept_datagram": "l = endpoint().listen(name); waiting(); l.accept_datagram()",
     "accept_datagram with a timeout": "l = endpoint().listen(name); waiting(); l.accept_datagram(timeout=60)",
-    "iteration": "l = endpoint().listen(name); waiting(); list(l)",
+    "iteration": "l = endpoint().listen_datagram(name); waiting(); list(l)",
     "recv": "a, b = pair(); waiting(); a.recv()",
     "recv with a timeout": "a, b = pair(); waiting(); b.recv(timeout=60)",
     "recv with a cancel": "a, b = pair(); waiting(); b.recv(cancel=holepunch.Cancel())",

@@ -40,8 +40,6 @@ def test_public_names_exist() -> None:
     assert len(set(holepunch.__all__)) == len(holepunch.__all__)
     for public in holepunch.__all__:
         assert getattr(holepunch, public) is not None
-    # They stay free for streams.
-    assert not hasattr(holepunch, "connect") and not hasattr(holepunch, "listen")
 
 
 def test_everything_public_is_documented() -> None:
@@ -163,7 +161,14 @@ def test_closed_endpoint(silent_server: str) -> None:
     endpoint = holepunch.Endpoint(silent_server)
     endpoint.close()
     endpoint.close()
-    for call in (endpoint.listen, endpoint.process, endpoint.next_timeout, lambda: endpoint.connect_datagram("bob")):
+    for call in (
+        endpoint.listen,
+        endpoint.listen_datagram,
+        endpoint.process,
+        endpoint.next_timeout,
+        lambda: endpoint.connect("bob"),
+        lambda: endpoint.connect_datagram("bob"),
+    ):
         with pytest.raises(holepunch.ClosedError):
             call()
 

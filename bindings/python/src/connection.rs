@@ -1,7 +1,6 @@
 //! `Connection`: datagrams to and from one peer, on a direct path.
 
 use std::{
-    cell::Cell,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,6 +9,7 @@ use pyo3::{prelude::*, types::PyBytes};
 
 use crate::{
     arguments::Bytes,
+    buffer,
     endpoint::without_lock,
     failure::{Result, closed},
     path::Path,
@@ -18,12 +18,6 @@ use crate::{
 
 /// The most bytes that a UDP datagram can carry (RFC 768), rounded up as in 2015.
 const LARGEST: usize = 65_535;
-
-thread_local! {
-    /// What datagrams are received into before they become `bytes` of their size: one buffer a thread, so that none is
-    /// allocated and cleared for each datagram.
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// A connection with one peer, for datagrams of at most 1,200 bytes; like UDP itself it may lose or reorder them.
 ///
@@ -75,14 +69,7 @@ impl Connection {
         let timeout = timeout.try_into()?;
         let connection = self.get()?;
         let max = max.min(LARGEST);
-        let mut buffer = BUFFER.take();
-        if buffer.len() < max {
-            buffer.resize(max, 0);
-        }
-        let room = &mut buffer[..max];
-        let received = wait::repeat(py, timeout, cancel, |wait| connection.recv(room, wait));
-        let received = received.map(|length| PyBytes::new(py, &buffer[..length]));
-        BUFFER.set(buffer);
+        let received = buffer::receive(py, max, timeout, cancel, |room, wait| connection.recv(room, wait));
         py.detach(move || drop(connection));
         received
     }

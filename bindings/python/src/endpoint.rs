@@ -12,8 +12,9 @@ use crate::{
     arguments::{self, Bytes},
     connection::Connection,
     failure::{Result, closed},
-    listener::Listener,
+    listener::{Kind, Listener},
     log,
+    stream::Stream,
     wait::{self, Cancel, Timeout},
 };
 
@@ -29,6 +30,41 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// Registers a listener, whose iteration gives connections of a kind.
+    fn register(
+        &self,
+        py: Python<'_>,
+        name: Option<String>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+        kind: Kind,
+    ) -> Result<Listener> {
+        let endpoint = self.get()?;
+        let listener =
+            wait::once(py, timeout.try_into()?, cancel, move |_, wait| endpoint.listen(name.as_deref(), wait))?;
+        Ok(Listener::new(listener, kind))
+    }
+
+    /// Runs one of the calls that connect.
+    fn reach<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        limits: [Option<f64>; 2],
+        cancel: Option<&Cancel>,
+        call: impl FnOnce(&holepunch::Endpoint, &ConnectOptions) -> holepunch::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let endpoint = self.get()?;
+        let [wait, timeout] = limits;
+        let options = ConnectOptions::default()
+            .wait(Timeout::try_from(wait)?.or_century())
+            .timeout(Timeout::try_from(timeout)?.or_century());
+        // The options carry both limits: the call needs no deadline of its own.
+        wait::once(py, Timeout(None), cancel, move |cancel, _| match cancel {
+            Some(cancel) => call(&endpoint, &options.cancel(cancel)),
+            None => call(&endpoint, &options),
+        })
+    }
+
     fn get(&self) -> Result<holepunch::Endpoint> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| closed("endpoint"))
     }
@@ -77,7 +113,7 @@ impl Endpoint {
         Ok(Self { inner: Mutex::new(Some(endpoint)) })
     }
 
-    /// Registers a listener and returns when a server has it.
+    /// Registers a listener and returns when a server has it. Iterating it gives streams.
     ///
     /// Without a name it is found by its public address. `timeout` is in seconds; None waits for ever.
     #[pyo3(
@@ -91,15 +127,44 @@ impl Endpoint {
         timeout: Option<f64>,
         cancel: Option<&Cancel>,
     ) -> Result<Listener> {
-        let endpoint = self.get()?;
-        let listener =
-            wait::once(py, timeout.try_into()?, cancel, move |_, wait| endpoint.listen(name.as_deref(), wait))?;
-        Ok(Listener::new(listener))
+        self.register(py, name, timeout, cancel, Kind::Streams)
     }
 
-    /// Connects to a listener, for datagrams. An IP address is an address, anything else a name.
+    /// As `listen`, but iterating the listener gives connections for datagrams.
+    #[pyo3(
+        signature = (name=None, *, timeout=Some(30.0), cancel=None),
+        text_signature = "($self, name=None, *, timeout=30.0, cancel=None)"
+    )]
+    fn listen_datagram(
+        &self,
+        py: Python<'_>,
+        name: Option<String>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Listener> {
+        self.register(py, name, timeout, cancel, Kind::Datagrams)
+    }
+
+    /// Connects to a listener, for a stream of bytes. An IP address is an address, anything else a name.
     ///
     /// Asks for the listener for `wait` seconds (0 asks once), then gives the two peers `timeout` seconds to meet.
+    #[pyo3(
+        signature = (target, *, wait=Some(10.0), timeout=Some(30.0), cancel=None),
+        text_signature = "($self, target, *, wait=10.0, timeout=30.0, cancel=None)"
+    )]
+    fn connect(
+        &self,
+        py: Python<'_>,
+        target: String,
+        wait: Option<f64>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Stream> {
+        let call = move |endpoint: &holepunch::Endpoint, options: &ConnectOptions| endpoint.connect(&target, options);
+        Ok(Stream::new(self.reach(py, [wait, timeout], cancel, call)?))
+    }
+
+    /// As `connect`, but for datagrams.
     #[pyo3(
         signature = (target, *, wait=Some(10.0), timeout=Some(30.0), cancel=None),
         text_signature = "($self, target, *, wait=10.0, timeout=30.0, cancel=None)"
@@ -112,16 +177,9 @@ impl Endpoint {
         timeout: Option<f64>,
         cancel: Option<&Cancel>,
     ) -> Result<Connection> {
-        let endpoint = self.get()?;
-        let options = ConnectOptions::default()
-            .wait(Timeout::try_from(wait)?.or_century())
-            .timeout(Timeout::try_from(timeout)?.or_century());
-        // The options carry both limits: the call needs no deadline of its own.
-        let connection = wait::once(py, Timeout(None), cancel, move |cancel, _| match cancel {
-            Some(cancel) => endpoint.connect_datagram(&target, &options.cancel(cancel)),
-            None => endpoint.connect_datagram(&target, &options),
-        })?;
-        Ok(Connection::new(connection))
+        let call =
+            move |endpoint: &holepunch::Endpoint, options: &ConnectOptions| endpoint.connect_datagram(&target, options);
+        Ok(Connection::new(self.reach(py, [wait, timeout], cancel, call)?))
     }
 
     /// Does everything that is due, without blocking. Needed only with `thread=False`: when the descriptor is readable, and after `next_timeout()`.

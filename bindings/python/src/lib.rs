@@ -5,6 +5,7 @@
 //! Ctrl-C works. Nothing of the core's calls into Python except the thread of `log`.
 
 mod arguments;
+mod buffer;
 #[cfg(feature = "cli")]
 mod command;
 mod connection;
@@ -13,6 +14,7 @@ mod failure;
 mod listener;
 mod log;
 mod path;
+mod stream;
 mod wait;
 
 use pyo3::prelude::*;
@@ -33,6 +35,8 @@ mod _native {
     use super::listener::Listener;
     #[pymodule_export]
     use super::path::Path;
+    #[pymodule_export]
+    use super::stream::Stream;
     #[pymodule_export]
     use super::wait::Cancel;
 

@@ -3,29 +3,42 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holepunch::ErrorKind;
-use pyo3::prelude::*;
+use pyo3::{
+    prelude::*,
+    types::{PyAny, PyType},
+};
 
 use crate::{
     connection::Connection,
     endpoint::without_lock,
     failure::{Failure, Result, closed},
     path,
+    stream::Stream,
     wait::{self, Cancel},
 };
 
+/// What iterating a listener gives.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Streams,
+    Datagrams,
+}
+
 /// A listener: registered with the servers, it accepts many peers, until it is closed.
 ///
-/// Iterating accepts, and ends when the listener is closed. Methods may be called from any thread, several at once.
+/// `accept` and `accept_datagram` may both be used. Iterating accepts streams (one from `listen`) or connections for
+/// datagrams (one from `listen_datagram`), and ends when the listener is closed. Methods may be called from any thread, several at once.
 #[pyclass(module = "holepunch", frozen)]
 pub(crate) struct Listener {
     inner: Mutex<Option<Arc<holepunch::Listener>>>,
     name: Option<String>,
+    kind: Kind,
 }
 
 impl Listener {
-    pub(crate) fn new(listener: holepunch::Listener) -> Self {
+    pub(crate) fn new(listener: holepunch::Listener, kind: Kind) -> Self {
         let name = listener.name().map(str::to_owned);
-        Self { inner: Mutex::new(Some(Arc::new(listener))), name }
+        Self { inner: Mutex::new(Some(Arc::new(listener))), name, kind }
     }
 
     fn get(&self) -> Result<Arc<holepunch::Listener>> {
@@ -39,6 +52,15 @@ impl Listener {
 
 #[pymethods]
 impl Listener {
+    /// Waits for a peer and returns the stream to it. A peer that could not be met ends nothing.
+    #[pyo3(signature = (timeout=None, *, cancel=None))]
+    fn accept(&self, py: Python<'_>, timeout: Option<f64>, cancel: Option<&Cancel>) -> Result<Stream> {
+        let listener = self.get()?;
+        let stream = wait::repeat(py, timeout.try_into()?, cancel, |wait| listener.accept(wait));
+        py.detach(move || drop(listener));
+        Ok(Stream::new(stream?))
+    }
+
     /// Waits for a peer and returns the connection with it, for datagrams. A peer that could not be met ends nothing.
     #[pyo3(signature = (timeout=None, *, cancel=None))]
     fn accept_datagram(&self, py: Python<'_>, timeout: Option<f64>, cancel: Option<&Cancel>) -> Result<Connection> {
@@ -84,12 +106,23 @@ impl Listener {
         slf
     }
 
-    fn __next__(&self, py: Python<'_>) -> Result<Option<Connection>> {
-        match self.accept_datagram(py, None, None) {
-            Ok(connection) => Ok(Some(connection)),
+    fn __next__<'py>(&self, py: Python<'py>) -> Result<Option<Bound<'py, PyAny>>> {
+        let accepted = match self.kind {
+            Kind::Streams => self.accept(py, None, None).map(|stream| Ok(Bound::new(py, stream)?.into_any())),
+            Kind::Datagrams => self.accept_datagram(py, None, None).map(|other| Ok(Bound::new(py, other)?.into_any())),
+        };
+        match accepted {
+            Ok(object) => Ok(Some(object.map_err(Failure::Python)?)),
             Err(Failure::Core(error)) if error.kind() == ErrorKind::Closed => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// `Listener[Stream]` and `Listener[Connection]` tell type checkers what the iteration gives.
+    #[classmethod]
+    fn __class_getitem__(class: &Bound<'_, PyType>, item: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let alias = class.py().import("types")?.getattr("GenericAlias")?;
+        Ok(alias.call1((class, item))?.unbind())
     }
 
     fn __repr__(&self) -> String {

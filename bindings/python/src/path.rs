@@ -53,7 +53,7 @@ impl Path {
         self.0.since_introduction.as_secs_f64()
     }
 
-    /// Datagrams that this side sent to the peer until it was connected.
+    /// Datagrams that this side sent to the peer until it was connected; for a stream, the connects that it attempted.
     #[getter]
     fn packets_sent(&self) -> u32 {
         self.0.packets_sent

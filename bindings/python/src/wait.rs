@@ -142,14 +142,18 @@ pub(crate) fn once<T: Send + 'static>(
     }
 }
 
-/// Drops a closed handle. Where it is its endpoint's last this takes until the peer knows, or 3 seconds if the peer is
-/// silent; an exception of a signal handler ends the wait, not the farewell.
-pub(crate) fn dispose<T: Send + 'static>(py: Python<'_>, handle: T) -> Result<()> {
+/// Runs a call that may drop its endpoint's last handle. That takes until the peers know, or 3 seconds if one is silent;
+/// an exception of a signal handler ends the wait, not the farewell.
+pub(crate) fn finish<T: Send + 'static>(py: Python<'_>, call: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     if !is_main_thread(py)? {
-        py.detach(move || drop(handle));
-        return Ok(());
+        return Ok(py.detach(call));
     }
-    Worker::start(move || drop(handle))?.result(py, || {}).map_err(|(signal, _)| signal.into())
+    Worker::start(call)?.result(py, || {}).map_err(|(signal, _)| signal.into())
+}
+
+/// Drops a closed handle.
+pub(crate) fn dispose<T: Send + 'static>(py: Python<'_>, handle: T) -> Result<()> {
+    finish(py, move || drop(handle))
 }
 
 /// A call on a helper thread.
