@@ -44,7 +44,7 @@ pub(super) enum Command {
     Connect(ConnectArguments),
     /// Tells what this network does and what will work (not in this version yet).
     Netcheck(NetcheckArguments),
-    /// Opens a connection as the package of 2015 did (not in this version yet).
+    /// Opens a connection as the package of 2015 did (in `python -m holepunch` only, in this version).
     Client(ClientArguments),
 }
 

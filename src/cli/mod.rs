@@ -91,16 +91,15 @@ where
 }
 
 fn dispatch(command: Command, context: &Context<'_>) -> Result<()> {
-    let later = |name: &str| {
-        Err(Error::new(ErrorKind::Unsupported, format!("this version has no `{name}` yet"))
-            .with_hint("use `server`, `listen --udp` and `connect --udp`"))
+    let later = |name: &str, hint: &'static str| {
+        Err(Error::new(ErrorKind::Unsupported, format!("this version has no `{name}` yet")).with_hint(hint))
     };
     match command {
         Command::Server(arguments) => serve::serve(arguments, context),
         Command::Listen(arguments) => meet::listen(&arguments, context),
         Command::Connect(arguments) => meet::connect(&arguments, context),
-        Command::Netcheck(_) => later("netcheck"),
-        Command::Client(_) => later("client"),
+        Command::Netcheck(_) => later("netcheck", "try `listen` and `connect`, which say why they fail"),
+        Command::Client(_) => later("client", "use `python -m holepunch client`, or `listen` and `connect`"),
     }
 }
 
