@@ -98,7 +98,7 @@ def resolve(host: str, port: int, family: int, waiting: Waiting) -> List[Tuple[i
     """
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         found = _look_up(host, port, family, waiting)
     return sorted(((entry[0], entry[4]) for entry in found), key=lambda entry: entry[0] != socket.AF_INET)
 

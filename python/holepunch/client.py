@@ -138,6 +138,10 @@ class Server:
         except OSError:
             pass  # it is gone
         finally:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for it
+            except OSError:
+                pass
             sock.close()
         _log.info("Close server socket %s:%s", *self._addr)
 

@@ -63,6 +63,8 @@ def _punch_port() -> int:
     environment = os.environ.get("HOLEPUNCH_PORT", "")
     if "HOLEPUNCH_PORT" in _assigned or not environment:
         return HOLEPUNCH_PORT
+    if not environment.isdecimal() or not 0 < int(environment) < 65536:
+        raise ValueError(f"HOLEPUNCH_PORT is no port: {environment!r}; it is a number from 1 to 65535")
     return int(environment)
 
 

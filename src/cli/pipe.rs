@@ -27,7 +27,8 @@ pub(super) fn pipe(
     let (received, sent) = std::thread::scope(|scope| {
         let sending = scope.spawn(|| {
             let result = send(connection, input, cancel, &bytes_out);
-            if result.is_err() {
+            // A connection that broke ends the receiving side by itself, after all that has come.
+            if result.as_ref().is_err_and(|error: &Error| error.kind() != ErrorKind::Lost) {
                 connection.close();
             }
             result

@@ -114,9 +114,28 @@ impl Gathering {
         self.connect(cx);
     }
 
+    /// This server has introduced us, in the current protocol: it is the one to ask, unless another has answered.
+    pub(super) fn introduced_by(&mut self, cx: &mut Context<'_>, server: SocketAddr) {
+        if !self.servers.contains(&server) {
+            self.servers.retain(|known| known.is_ipv6() != server.is_ipv6());
+            self.servers.push(server);
+            for port in self.ports.iter_mut().filter(|port| port.ipv6 == server.is_ipv6() && port.mapped.is_none()) {
+                if let Some(stream) = port.stream() {
+                    cx.tcp(TcpRequest::Close { stream });
+                }
+                port.state = State::None;
+            }
+        }
+        self.server_is_current(cx);
+        self.connect(cx);
+    }
+
     fn connect(&mut self, cx: &mut Context<'_>) {
         for port in &mut self.ports {
             let server = self.servers.iter().find(|server| server.is_ipv6() == port.ipv6);
+            if port.mapped.is_some() {
+                continue;
+            }
             if let (State::None, Some(Ok(_)), Some(server)) = (port.state, &port.local, server) {
                 let stream = cx.new_stream();
                 port.state = State::Connecting(stream);

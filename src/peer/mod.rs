@@ -618,6 +618,7 @@ impl Peer {
             next_port: &mut self.next_port,
             next_stream: &mut self.next_stream,
             new_streams: Vec::new(),
+            closed_streams: Vec::new(),
         };
         let result = act(listener, &mut cx);
         if listener.phase == listener::Phase::Gone {
@@ -652,11 +653,16 @@ impl Peer {
             next_port: &mut self.next_port,
             next_stream: &mut self.next_stream,
             new_streams: Vec::new(),
+            closed_streams: Vec::new(),
         };
         let result = act(session, &mut cx);
         for stream in core::mem::take(&mut cx.new_streams) {
             self.by_stream.insert(stream, id);
             self.streams.insert((id, stream));
+        }
+        for stream in core::mem::take(&mut cx.closed_streams) {
+            self.by_stream.remove(&stream);
+            self.streams.remove(&(id, stream));
         }
         if session.phase == session::Phase::Gone {
             self.remove_session(id);

@@ -76,7 +76,8 @@ impl Negotiation {
             }
             (false, CandidateTransport::Tcp) => return,
         };
-        if !is_wanted(&candidate, config) {
+        let is_believed = matches!(self, Self::Stream(agent) if agent.believes(candidate.address.ip()));
+        if !is_believed && !is_wanted(&candidate, config) {
             return;
         }
         match self {

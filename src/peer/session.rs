@@ -48,6 +48,8 @@ pub(super) struct Context<'a> {
     pub(super) next_stream: &'a mut u32,
     /// Streams that were numbered by this call.
     pub(super) new_streams: Vec<StreamId>,
+    /// Streams that it closed: nothing more comes of them.
+    pub(super) closed_streams: Vec<StreamId>,
 }
 
 impl Context<'_> {
@@ -60,6 +62,9 @@ impl Context<'_> {
     }
 
     pub(super) fn tcp(&mut self, request: TcpRequest) {
+        if let TcpRequest::Close { stream } = &request {
+            self.closed_streams.push(*stream);
+        }
         self.outputs.push_back(Output::Tcp(request));
     }
 
@@ -221,6 +226,9 @@ impl Session {
         };
         let timeout = connecting.timeout;
         let told = connecting.lookup.told();
+        if let Some(gathering) = &mut self.gathering {
+            gathering.introduced_by(cx, from.remote);
+        }
         let relay = Relay { socket: from.socket, server: from.remote, route: result.route.to_vec() };
         self.introduce(cx, keys, sockets, &result.candidates, relay, told, timeout);
         if !result.candidates.iter().any(|candidate| is_in_reach(candidate, sockets)) {

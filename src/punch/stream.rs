@@ -67,6 +67,9 @@ const MAX_PATIENCE: Duration = Duration::from_secs(4);
 const CLAIMED_PRIVATE_ATTEMPTS: u32 = 30;
 const CLAIMED_PUBLIC_ATTEMPTS: u32 = 2;
 
+/// Connects at a time to addresses that the peer only claims: each is a descriptor.
+const MAX_CLAIMED_AT_ONCE: usize = 4;
+
 /// Public addresses that are only claimed, and addresses in all.
 const MAX_CLAIMED_PUBLIC: usize = 2;
 const MAX_REMOTES: usize = 16;
@@ -277,6 +280,11 @@ impl StreamAgent {
                 *until = (*until).max(*since + self.patience);
             }
         }
+    }
+
+    /// Whether a server has seen the peer at this host.
+    pub(crate) fn believes(&self, host: IpAddr) -> bool {
+        self.believed.contains(&host)
     }
 
     /// Believes that the peer is at this host: a server has seen it there.
@@ -529,6 +537,12 @@ impl StreamAgent {
                 remote.silences += 1;
                 remote.attempt = Attempt::Waiting(now);
             }
+        }
+        let is_claimed_attempt = |remote: &&Remote| {
+            remote.candidate.provenance == Provenance::Claimed && matches!(remote.attempt, Attempt::Connecting { .. })
+        };
+        let mut claimed = self.remotes.iter().filter(is_claimed_attempt).count();
+        for remote in &mut self.remotes {
             let Attempt::Waiting(start) = remote.attempt else { continue };
             if now < start {
                 continue;
@@ -542,6 +556,13 @@ impl StreamAgent {
             if connected || remote.attempts >= budget {
                 remote.attempt = Attempt::Resting;
                 continue;
+            }
+            if remote.candidate.provenance == Provenance::Claimed {
+                if claimed >= MAX_CLAIMED_AT_ONCE {
+                    remote.attempt = Attempt::Waiting(now + RETRY);
+                    continue;
+                }
+                claimed += 1;
             }
             let stream = number();
             // Where the round trip is known, waiting longer helps nothing.

@@ -312,7 +312,9 @@ impl RendezvousServer {
                 }
             }
             if self.serve_streams() {
+                // What came over a connection may be for somebody who is reached by datagrams.
                 wake = self.drain(&mut outgoing);
+                self.flush(&mut outgoing);
             }
             if wake.is_some_and(|wake| wake <= self.now()) {
                 self.server.handle_input(self.now(), Input::Timeout);
@@ -398,7 +400,7 @@ impl RendezvousServer {
         self.answer_streams();
     }
 
-    /// Does at once what the server asks of its connections; it sends no datagram for what they bring.
+    /// Does at once what the server asks of its connections; datagrams wait for the end of the round.
     fn answer_streams(&mut self) {
         while let Some(request) = self.server.poll_stream_request() {
             self.streams.request(request, self.poll.registry());

@@ -118,8 +118,9 @@ def test_with_the_command(namespace: str, protocol: str) -> None:
             until(namespace, ["-t"], r"127\.0\.0\.2:\d+ +127\.0\.0\.1:20000\b")
             with Program(namespace, *connect.split()[2:], "--bind", "127.0.0.3", "--timeout", "20") as second:
                 for program in (second, first):
-                    assert program.process.wait(30) == 0
+                    status = program.process.wait(30)
                     assert program.process.stderr is not None
                     said = program.process.stderr.read()
+                    assert status == 0, f"{'first' if program is first else 'second'}: {said}"
                     for text in ("INFO: Open server socket 0.0.0.0:20000", "INFO: Close server socket", "20001\n"):
                         assert text in said, said
