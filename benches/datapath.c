@@ -99,13 +99,12 @@ static void open_connection(const char *how, const char *server) {
     if (holepunch_endpoint_new(&config, &endpoint, &error) != HOLEPUNCH_OK)
         fail("endpoint", error);
     if (strcmp(how, "listen") == 0) {
-        if (holepunch_endpoint_listen(endpoint, "datapath", 30000, NULL, &listener, &error) != HOLEPUNCH_OK)
+        if (holepunch_endpoint_listen(endpoint, "datapath", NULL, NULL, &listener, &error) != HOLEPUNCH_OK)
             fail("listen", error);
         say("listening");
         if (holepunch_listener_accept_datagram(listener, 30000, NULL, &connection, &error) != HOLEPUNCH_OK)
             fail("accept", error);
-    } else if (holepunch_endpoint_connect_datagram(endpoint, "datapath", HOLEPUNCH_CONNECT_WAIT_MS,
-                                                   HOLEPUNCH_CONNECT_TIMEOUT_MS, NULL, &connection,
+    } else if (holepunch_endpoint_connect_datagram(endpoint, "datapath", NULL, NULL, &connection,
                                                    &error) != HOLEPUNCH_OK) {
         fail("connect", error);
     }
