@@ -116,6 +116,16 @@ struct Introduction {
     trickle: Trickle,
 }
 
+/// What a negotiation has found; the rest of a path is the session's to say.
+struct Found {
+    carrier: Carrier,
+    local: SocketAddr,
+    remote: SocketAddr,
+    kind: CandidateKind,
+    strategy: Strategy,
+    rtt: Duration,
+}
+
 /// A session of a peer.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -576,16 +586,15 @@ impl Session {
         if !pair.local.is_unspecified() {
             local.set_ip(pair.local);
         }
-        let path = Path {
+        let found = Found {
             carrier: Carrier::Socket(pair.socket),
             local,
             remote: pair.remote,
             kind: pair.kind,
             strategy: Strategy::UdpSimultaneous,
             rtt: pair.rtt,
-            ..self.path_so_far(cx, introduction)
         };
-        cx.event(PeerEvent::Connected { session: self.id, listener: self.listener, path });
+        self.tell_connected(cx, introduction, found);
     }
 
     /// The connection leaves the machine with this event; the session is over.
@@ -596,34 +605,33 @@ impl Session {
         }
         introduction.negotiation.drain(cx);
         let Some(introduction) = &self.introduction else { return };
-        let path = Path {
+        let found = Found {
             carrier: Carrier::Stream(selected.stream),
             local: selected.local,
             remote: selected.remote,
             kind: selected.kind,
             strategy: Strategy::TcpSimultaneousOpen,
             rtt: selected.rtt,
-            ..self.path_so_far(cx, introduction)
         };
-        cx.event(PeerEvent::Connected { session: self.id, listener: self.listener, path });
+        self.tell_connected(cx, introduction, found);
         self.phase = Phase::Gone;
     }
 
-    /// What a path has whatever it is made of.
-    fn path_so_far(&self, cx: &Context<'_>, introduction: &Introduction) -> Path {
-        let nowhere = SocketAddr::new(crate::address::unspecified(false), 0);
-        Path {
-            carrier: Carrier::Socket(SocketId(0)),
-            local: nowhere,
-            remote: nowhere,
-            kind: CandidateKind::Host,
-            strategy: Strategy::UdpSimultaneous,
+    fn tell_connected(&self, cx: &mut Context<'_>, introduction: &Introduction, found: Found) {
+        let Found { carrier, local, remote, kind, strategy, rtt } = found;
+        let path = Path {
+            carrier,
+            local,
+            remote,
+            kind,
+            strategy,
             role: introduction.negotiation.role(),
-            rtt: Duration::ZERO,
+            rtt,
             since_introduction: cx.now.saturating_since(introduction.at),
             packets_sent: introduction.negotiation.packets_sent(),
             sockets: u32::try_from(self.sockets.len()).unwrap_or(u32::MAX),
-        }
+        };
+        cx.event(PeerEvent::Connected { session: self.id, listener: self.listener, path });
     }
 
     /// A port of this stream session is reserved, or could not be.
