@@ -129,11 +129,7 @@ pub unsafe extern "C" fn holepunch_connection_recv(
     unsafe {
         guard::call(connection, error, |connection| {
             let out = Out::new(length, "length")?;
-            let buffer = match (buffer.is_null(), capacity) {
-                (true, 0) => &mut [],
-                (true, _) => return Err(guard::null("buffer")),
-                (false, _) => slice::from_raw_parts_mut(buffer, capacity.min(LONGEST_DATAGRAM)),
-            };
+            let buffer = guard::buffer(buffer, capacity, LONGEST_DATAGRAM)?;
             let wait = deadline::wait(timeout_ms, cancel)?;
             out.set(connection.inner.recv(buffer, wait)?);
             Ok(())

@@ -147,6 +147,20 @@ pub(crate) fn null(name: &str) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("{name} is NULL"))
 }
 
+/// Where the caller wants to receive, of which no more than `most` bytes are used. NULL with capacity 0 is no room.
+///
+/// # Safety
+///
+/// What is not NULL must be `capacity` bytes that nobody else uses during the call.
+pub(crate) unsafe fn buffer<'a>(buffer: *mut u8, capacity: usize, most: usize) -> Result<&'a mut [u8]> {
+    match (buffer.is_null(), capacity) {
+        (true, 0) => Ok(&mut []),
+        (true, _) => Err(null("buffer")),
+        // SAFETY: the caller says so.
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts_mut(buffer, capacity.min(most)) }),
+    }
+}
+
 /// Runs `body`; a panic becomes the outer error.
 fn catch(body: impl FnOnce() -> Result<()>) -> Result<Result<()>> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|panic| {

@@ -129,11 +129,7 @@ pub unsafe extern "C" fn holepunch_stream_recv(
     unsafe {
         guard::call(stream, error, |stream| {
             let out = Out::new(length, "length")?;
-            let buffer = match (buffer.is_null(), capacity) {
-                (true, 0) => &mut [],
-                (true, _) => return Err(guard::null("buffer")),
-                (false, _) => slice::from_raw_parts_mut(buffer, capacity.min(MOST_AT_ONCE)),
-            };
+            let buffer = guard::buffer(buffer, capacity, MOST_AT_ONCE)?;
             let wait = deadline::wait(timeout_ms, cancel)?;
             out.set(stream.get()?.recv(buffer, wait)?);
             Ok(())
