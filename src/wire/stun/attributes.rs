@@ -119,8 +119,8 @@ attribute_types! {
     TARGET_ADDRESS = 0xC00A;
     /// How often a registration must be renewed, in seconds; 32 bits.
     KEEPALIVE = 0xC00B;
-    /// Reserved.
-    OBSERVED = 0xC00C;
+    /// The sender can meet a peer of 2015, or the peer is one: the port to punch from and to, 32 bits.
+    LEGACY = 0xC00C;
     /// 32 bits, whose meaning depends on the method.
     FLAGS = 0xC00D;
 }

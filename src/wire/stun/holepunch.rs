@@ -314,6 +314,13 @@ impl<'a> Message<'a> {
         self.u32(AttributeType::KEEPALIVE)
     }
 
+    /// LEGACY: from a client (with 0) that it can meet a peer of 2015; from the server that the peer is one, with the
+    /// port to punch from and to.
+    #[must_use]
+    pub fn legacy(&self) -> Option<u16> {
+        self.u32(AttributeType::LEGACY).and_then(|port| port.try_into().ok())
+    }
+
     /// FLAGS; none are set when it is absent.
     #[must_use]
     pub fn flags(&self) -> u32 {
@@ -398,6 +405,11 @@ impl Builder {
     /// Appends KEEPALIVE.
     pub fn keepalive(self, seconds: u32) -> Self {
         self.u32(AttributeType::KEEPALIVE, seconds)
+    }
+
+    /// Appends LEGACY; a client's port is 0.
+    pub fn legacy(self, port: u16) -> Self {
+        self.u32(AttributeType::LEGACY, port.into())
     }
 
     /// Appends FLAGS.

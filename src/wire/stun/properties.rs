@@ -114,7 +114,7 @@ proptest! {
         route in vec(any::<u8>(), 0..=MAX_ROUTE),
         (udp, tcp) in any::<(bool, bool)>(),
         target: IpAddr,
-        (seconds, flags) in any::<(u32, u32)>(),
+        (seconds, flags, port) in any::<(u32, u32, u16)>(),
     ) {
         let name = Name::new(&name).unwrap();
         let builder = Builder::new(Class::Request, Method::REGISTER, id)
@@ -130,6 +130,7 @@ proptest! {
             .transports(Transports { udp, tcp })
             .target_address(target)
             .keepalive(seconds)
+            .legacy(port)
             .flags(flags);
         prop_assert!(builder.is_complete());
         let bytes = builder.finish();
@@ -146,6 +147,7 @@ proptest! {
         prop_assert_eq!(message.transports(), Some(Transports { udp, tcp }));
         prop_assert_eq!(message.target_address(), Some(target));
         prop_assert_eq!((message.keepalive(), message.flags()), (Some(seconds), flags));
+        prop_assert_eq!(message.legacy(), Some(port));
         prop_assert_eq!(message.unknown_comprehension_required(&[]).count(), 0);
         prop_assert_eq!(Datagram::classify(&bytes), Datagram::Stun);
     }
