@@ -24,9 +24,12 @@ use alloc::{collections::VecDeque, vec::Vec};
 use core::{fmt, net::SocketAddr};
 
 mod binding;
+mod candidates;
 mod cookie;
+mod introductions;
 mod legacy;
 mod rate;
+mod registrations;
 mod registry;
 mod route;
 mod seal;
@@ -36,20 +39,18 @@ use self::{
     binding::{Answer, Origins},
     cookie::Cookies,
     rate::Rates,
-    registry::{Found, Listing, Refusal, Registration, Registry, Seen},
-    route::Route,
+    registry::{Registry, Seen},
     streams::Streams,
 };
 use super::codes;
 use crate::{
-    address::{canonical, canonical_ip, is_routable},
+    address::{canonical, canonical_ip},
     config::{ALTERNATE_PORT_OFFSET, ServerConfig},
     machine::{Input, Instant, NextWake, Output, Random, SocketId, StreamId, TcpRequest, Timer, Transmit},
     wire::{
         demux::Datagram,
         stun::{
-            AttributeType, Builder, CandidateKind, CandidateTransport, Class, ClassicRequest, Fingerprint, Integrity,
-            MAX_CANDIDATES, MAX_MESSAGE, Message, Method, RegistrationId, SessionId, VERSION, WireCandidate,
+            AttributeType, Builder, Class, ClassicRequest, Fingerprint, Integrity, Message, Method, RegistrationId,
         },
     },
 };
@@ -284,225 +285,6 @@ impl Server {
         known.is_some_and(|known| known.is_at(at.seen()) && is_signed(message, &known.listing.key))
     }
 
-    fn handle_register(&mut self, now: Instant, at: At, message: &Message<'_>) {
-        let Some(id) = message.registration_id() else {
-            self.stats.malformed += 1;
-            return;
-        };
-        let known = self.registry.get(id);
-        if message.keepalive() == Some(0) {
-            if known.is_some_and(|known| is_signed(message, &known.listing.key)) {
-                self.registry.remove(id);
-            }
-            // Also when it is gone already: the answer to an earlier request may have been lost.
-            let gone = Builder::new(Class::Success, Method::REGISTER, message.transaction_id());
-            self.reply_unproven(at, message, gone);
-        } else if let Some(key) = message.registration_key() {
-            self.handle_full_register(now, at, message, id, key);
-        } else {
-            self.handle_keepalive(now, at, message, id);
-        }
-    }
-
-    fn handle_full_register(&mut self, now: Instant, at: At, message: &Message<'_>, id: RegistrationId, key: [u8; 32]) {
-        let (Some(public_key), true) = (message.public_key(), is_signed(message, &key)) else {
-            self.stats.malformed += 1;
-            return;
-        };
-        // A name that is there and cannot be read must not become an unnamed listener.
-        let name = message.name();
-        if name.is_none() && message.attribute(AttributeType::NAME).is_some() {
-            return self.refuse(at, message, 400);
-        }
-        if message.version() != Some(VERSION) {
-            return self.refuse(at, message, codes::VERSION_MISMATCH);
-        }
-        let code = if self.registry.get(id).is_some() { codes::STALE_NONCE } else { codes::UNAUTHENTICATED };
-        if !self.has_cookie(now, at, message, &id.0, code) {
-            return;
-        }
-        let candidates = self.claimed_candidates(at, message);
-        let transports = message.transports().unwrap_or_default();
-        let listing = Listing { key, name, public_key, transports, candidates };
-        match self.registry.register(now, id, listing, at.seen()) {
-            Ok(()) => {
-                self.keep_registration(at, id);
-                self.confirm(at, message, &key);
-            }
-            Err(refusal) => {
-                if refusal == Refusal::Full {
-                    self.stats.limited += 1;
-                }
-                let code = match refusal {
-                    Refusal::NameTaken => codes::NAME_TAKEN,
-                    Refusal::Forbidden => codes::FORBIDDEN,
-                    Refusal::Full => codes::INSUFFICIENT_CAPACITY,
-                };
-                self.refuse(at, message, code);
-            }
-        }
-    }
-
-    fn handle_keepalive(&mut self, now: Instant, at: At, message: &Message<'_>, id: RegistrationId) {
-        let Some(registration) = self.registry.get(id) else {
-            return self.challenge(now, at, message, &id.0, codes::UNAUTHENTICATED);
-        };
-        let key = registration.listing.key;
-        let is_there = registration.is_at(at.seen());
-        if !is_signed(message, &key) {
-            self.stats.malformed += 1;
-            return;
-        }
-        let is_stream = stream_of(at.socket).is_some();
-        if !is_there
-            && !is_stream
-            && !message.nonce().is_some_and(|nonce| self.cookies.verify(now, at.remote, &id.0, nonce))
-        {
-            return self.challenge(now, at, message, &id.0, codes::STALE_NONCE);
-        }
-        self.registry.refresh(now, id, at.seen());
-        self.keep_registration(at, id);
-        self.confirm(at, message, &key);
-    }
-
-    /// Confirms a registration: where the listener was seen, and when to come again.
-    fn confirm(&mut self, at: At, message: &Message<'_>, key: &[u8; 32]) {
-        let seconds = u32::try_from(self.config.keepalive.as_secs()).unwrap_or(u32::MAX);
-        let bytes = Builder::new(Class::Success, Method::REGISTER, message.transaction_id())
-            .xor_address(AttributeType::XOR_MAPPED_ADDRESS, at.remote)
-            .keepalive(seconds)
-            .integrity_sha256(key)
-            .fingerprint()
-            .finish();
-        self.reply(at, bytes);
-    }
-
-    fn handle_connect(&mut self, now: Instant, at: At, message: &Message<'_>) {
-        let (Some(session), Some(public_key)) = (message.session_id(), message.public_key()) else {
-            self.stats.malformed += 1;
-            return;
-        };
-        if message.version() != Some(VERSION) {
-            return self.refuse(at, message, codes::VERSION_MISMATCH);
-        }
-        if !self.has_cookie(now, at, message, &session.0, codes::UNAUTHENTICATED) {
-            return;
-        }
-        if !self.introduction_rates.take(now, at.remote.ip()) {
-            self.stats.limited += 1;
-            return self.refuse(at, message, codes::INSUFFICIENT_CAPACITY);
-        }
-        let found = match (message.name(), message.target_address()) {
-            (Some(name), _) => self.registry.by_name(&name),
-            (None, Some(ip)) => self.registry.by_address(canonical_ip(ip)),
-            (None, None) => return self.refuse(at, message, 400),
-        };
-        let id = match found {
-            Found::One(id) => id,
-            Found::Several => return self.refuse(at, message, codes::AMBIGUOUS),
-            Found::None => return self.refuse(at, message, codes::NOT_FOUND),
-        };
-        let Some(registration) = self.registry.get(id) else { return };
-        let wanted = message.transports().unwrap_or_default();
-        if !registration.listing.transports.intersects(wanted) {
-            return self.refuse(at, message, codes::TRANSPORT_MISMATCH);
-        }
-        let epoch = self.cookies.epoch(now);
-        let connector_seen = [at.seen()];
-        let listener_seen: Vec<_> = registration.seen().collect();
-        let claimed = self.claimed_candidates(at, message);
-        let for_listener = told_candidates(&connector_seen, &claimed, &listener_seen);
-        let for_connector = told_candidates(&listener_seen, &registration.listing.candidates, &connector_seen);
-
-        let answer = Builder::new(Class::Success, Method::CONNECT, message.transaction_id())
-            .public_key(&registration.listing.public_key)
-            .transports(registration.listing.transports)
-            .xor_address(AttributeType::XOR_MAPPED_ADDRESS, at.remote)
-            .attribute(AttributeType::ROUTE, &Route::Registration(id).seal(&self.route_key, epoch))
-            .candidates(&for_connector)
-            .fingerprint()
-            .finish();
-        let route = Route::Address(at.seen()).seal(&self.route_key, epoch);
-        let introduction = Introduction { session, public_key, transports: wanted, candidates: for_listener, route };
-        for seen in listener_seen {
-            self.introduce(id, seen, &introduction);
-        }
-        self.reply(at, answer);
-        self.stats.introductions += 1;
-    }
-
-    /// Tells a listener of a connector.
-    fn introduce(&mut self, id: RegistrationId, to: Seen, introduction: &Introduction) {
-        let sequence = self.registry.next_sequence(id);
-        let Some(registration) = self.registry.get(id) else { return };
-        let transaction = crate::wire::stun::TransactionId(self.random.bytes());
-        let payload = Builder::new(Class::Indication, Method::INTRODUCE, transaction)
-            .registration_id(id)
-            .session_id(introduction.session)
-            .sequence(sequence)
-            .public_key(&introduction.public_key)
-            .transports(introduction.transports)
-            .attribute(AttributeType::ROUTE, &introduction.route)
-            .candidates(&introduction.candidates)
-            .integrity_sha256(&registration.listing.key)
-            .fingerprint()
-            .finish();
-        self.send(to, payload);
-    }
-
-    /// Passes a message between two introduced peers on, as it is, to where its route leads.
-    fn handle_trickle(&mut self, now: Instant, message: &Message<'_>) {
-        let is_ours = message.verify_fingerprint() == Fingerprint::Valid && message.as_bytes().len() <= MAX_MESSAGE;
-        let token = message.route().filter(|_| is_ours);
-        let opened = token.and_then(|token| Route::open(&self.route_key, token));
-        let Some((route, _)) = opened.filter(|(_, epoch)| self.cookies.is_fresh(now, *epoch)) else {
-            self.stats.malformed += 1;
-            return;
-        };
-        let targets: Vec<_> = match route {
-            Route::Registration(id) => self.registry.get(id).into_iter().flat_map(Registration::seen).collect(),
-            Route::Address(seen) => alloc::vec![seen],
-        };
-        for target in targets {
-            // The rate of whom it goes to: the sender's address is not proven.
-            if self.introduction_rates.take(now, target.remote.ip()) {
-                self.send(target, message.as_bytes().to_vec());
-            } else {
-                self.stats.limited += 1;
-            }
-        }
-    }
-
-    /// The candidates that a client claims, without those that cannot mean anything to others or mean the server.
-    fn claimed_candidates(&self, at: At, message: &Message<'_>) -> Vec<WireCandidate> {
-        message
-            .candidates()
-            .filter_map(|candidate| {
-                let address = canonical(candidate.address);
-                let ip = address.ip();
-                let kind = match candidate.kind {
-                    CandidateKind::Host => CandidateKind::Host,
-                    // Only the server observes.
-                    CandidateKind::ServerReflexiveObserved | CandidateKind::ServerReflexiveClaimed => {
-                        CandidateKind::ServerReflexiveClaimed
-                    }
-                    CandidateKind::Relay => CandidateKind::Relay,
-                };
-                let is_usable = address.port() != 0 && is_routable(ip) && !ip.is_loopback();
-                (is_usable && !self.is_own(at, address)).then_some(WireCandidate { kind, address, ..candidate })
-            })
-            .collect()
-    }
-
-    /// Whether an address is one that the server itself listens on, or is reached at.
-    fn is_own(&self, at: At, address: SocketAddr) -> bool {
-        let advertised = self.config.advertise.is_some_and(|own| address == own || address == alternate_of(own));
-        let own_ip = address.ip() == canonical_ip(at.local.ip())
-            || self.config.advertise.is_some_and(|own| own.ip() == address.ip())
-            || self.sockets.iter().any(|own| own.local.ip() == address.ip());
-        advertised || own_ip && self.sockets.iter().any(|own| own.local.port() == address.port())
-    }
-
     /// Whether the request carries a cookie that is good for its sender; else the sender is challenged.
     fn has_cookie(&mut self, now: Instant, at: At, message: &Message<'_>, id: &[u8; 16], code: u16) -> bool {
         let is_good = stream_of(at.socket).is_some()
@@ -601,15 +383,6 @@ impl fmt::Debug for Server {
     }
 }
 
-/// What a listener is told of a connector.
-struct Introduction {
-    session: SessionId,
-    public_key: [u8; 32],
-    transports: crate::wire::stun::Transports,
-    candidates: Vec<WireCandidate>,
-    route: Vec<u8>,
-}
-
 /// The advertised address's second port.
 fn alternate_of(first: SocketAddr) -> SocketAddr {
     SocketAddr::new(first.ip(), first.port().wrapping_add(ALTERNATE_PORT_OFFSET))
@@ -622,29 +395,6 @@ fn stream_of(socket: SocketId) -> Option<StreamId> {
 
 fn is_signed(message: &Message<'_>, key: &[u8; 32]) -> bool {
     message.verify_integrity_sha256(key) == Integrity::Valid
-}
-
-/// The candidates of one side that the other is told: where the server saw it, first, then what it claims. A loopback
-/// address means something only to a peer on the same host, which the server has seen there too.
-fn told_candidates(seen: &[Seen], claimed: &[WireCandidate], other: &[Seen]) -> Vec<WireCandidate> {
-    let is_loopback = |seen: &Seen| seen.remote.ip().is_loopback();
-    let other_is_here = other.iter().any(is_loopback);
-    let observed = seen.iter().filter(|seen| other_is_here || !is_loopback(seen)).map(|seen| WireCandidate {
-        kind: CandidateKind::ServerReflexiveObserved,
-        transport: if stream_of(seen.socket).is_some() { CandidateTransport::Tcp } else { CandidateTransport::Udp },
-        priority: 0, // The receiver's to give: the server has no preference.
-        address: seen.remote,
-    });
-    let mut told: Vec<_> = observed.collect();
-    for candidate in claimed {
-        let is_same =
-            |known: &WireCandidate| (known.address, known.transport) == (candidate.address, candidate.transport);
-        if !told.iter().any(is_same) {
-            told.push(*candidate);
-        }
-    }
-    told.truncate(MAX_CANDIDATES);
-    told
 }
 
 #[cfg(test)]

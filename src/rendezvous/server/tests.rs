@@ -6,8 +6,8 @@ use core::{net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::wire::stun::{
-    CandidateTransport, ChangeRequest, FINGERPRINT_LENGTH, HEADER_LENGTH, Name, TransactionId, Transports,
-    decode_address,
+    CandidateKind, CandidateTransport, ChangeRequest, FINGERPRINT_LENGTH, HEADER_LENGTH, Name, SessionId,
+    TransactionId, Transports, WireCandidate, decode_address,
 };
 
 mod introductions;

@@ -1,0 +1,126 @@
+//! CONNECT, INTRODUCE and TRICKLE: two peers are told of each other, and what they tell each other afterwards is passed on.
+
+use alloc::vec::Vec;
+
+use super::{
+    At, Server,
+    candidates::told_candidates,
+    registry::{Found, Registration, Seen},
+    route::Route,
+};
+use crate::{
+    address::canonical_ip,
+    machine::Instant,
+    rendezvous::codes,
+    wire::stun::{
+        AttributeType, Builder, Class, Fingerprint, MAX_MESSAGE, Message, Method, RegistrationId, SessionId,
+        TransactionId, Transports, VERSION, WireCandidate,
+    },
+};
+
+/// What a listener is told of a connector.
+struct Introduction {
+    session: SessionId,
+    public_key: [u8; 32],
+    transports: Transports,
+    candidates: Vec<WireCandidate>,
+    route: Vec<u8>,
+}
+
+impl Server {
+    pub(super) fn handle_connect(&mut self, now: Instant, at: At, message: &Message<'_>) {
+        let (Some(session), Some(public_key)) = (message.session_id(), message.public_key()) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        if message.version() != Some(VERSION) {
+            return self.refuse(at, message, codes::VERSION_MISMATCH);
+        }
+        if !self.has_cookie(now, at, message, &session.0, codes::UNAUTHENTICATED) {
+            return;
+        }
+        if !self.introduction_rates.take(now, at.remote.ip()) {
+            self.stats.limited += 1;
+            return self.refuse(at, message, codes::INSUFFICIENT_CAPACITY);
+        }
+        let found = match (message.name(), message.target_address()) {
+            (Some(name), _) => self.registry.by_name(&name),
+            (None, Some(ip)) => self.registry.by_address(canonical_ip(ip)),
+            (None, None) => return self.refuse(at, message, 400),
+        };
+        let id = match found {
+            Found::One(id) => id,
+            Found::Several => return self.refuse(at, message, codes::AMBIGUOUS),
+            Found::None => return self.refuse(at, message, codes::NOT_FOUND),
+        };
+        let Some(registration) = self.registry.get(id) else { return };
+        let wanted = message.transports().unwrap_or_default();
+        if !registration.listing.transports.intersects(wanted) {
+            return self.refuse(at, message, codes::TRANSPORT_MISMATCH);
+        }
+        let epoch = self.cookies.epoch(now);
+        let connector_seen = [at.seen()];
+        let listener_seen: Vec<_> = registration.seen().collect();
+        let claimed = self.claimed_candidates(at, message);
+        let for_listener = told_candidates(&connector_seen, &claimed, &listener_seen);
+        let for_connector = told_candidates(&listener_seen, &registration.listing.candidates, &connector_seen);
+
+        let answer = Builder::new(Class::Success, Method::CONNECT, message.transaction_id())
+            .public_key(&registration.listing.public_key)
+            .transports(registration.listing.transports)
+            .xor_address(AttributeType::XOR_MAPPED_ADDRESS, at.remote)
+            .attribute(AttributeType::ROUTE, &Route::Registration(id).seal(&self.route_key, epoch))
+            .candidates(&for_connector)
+            .fingerprint()
+            .finish();
+        let route = Route::Address(at.seen()).seal(&self.route_key, epoch);
+        let introduction = Introduction { session, public_key, transports: wanted, candidates: for_listener, route };
+        for seen in listener_seen {
+            self.introduce(id, seen, &introduction);
+        }
+        self.reply(at, answer);
+        self.stats.introductions += 1;
+    }
+
+    /// Tells a listener of a connector.
+    fn introduce(&mut self, id: RegistrationId, to: Seen, introduction: &Introduction) {
+        let sequence = self.registry.next_sequence(id);
+        let Some(registration) = self.registry.get(id) else { return };
+        let transaction = TransactionId(self.random.bytes());
+        let payload = Builder::new(Class::Indication, Method::INTRODUCE, transaction)
+            .registration_id(id)
+            .session_id(introduction.session)
+            .sequence(sequence)
+            .public_key(&introduction.public_key)
+            .transports(introduction.transports)
+            .attribute(AttributeType::ROUTE, &introduction.route)
+            .candidates(&introduction.candidates)
+            .integrity_sha256(&registration.listing.key)
+            .fingerprint()
+            .finish();
+        self.send(to, payload);
+    }
+
+    /// Passes a message between two introduced peers on, as it is, to where its route leads.
+    pub(super) fn handle_trickle(&mut self, now: Instant, message: &Message<'_>) {
+        let is_ours = message.verify_fingerprint() == Fingerprint::Valid && message.as_bytes().len() <= MAX_MESSAGE;
+        let token = message.route().filter(|_| is_ours);
+        let opened = token.and_then(|token| Route::open(&self.route_key, token));
+        let Some((route, _)) = opened.filter(|(_, epoch)| self.cookies.is_fresh(now, *epoch)) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let targets: Vec<_> = match route {
+            Route::Registration(id) => self.registry.get(id).into_iter().flat_map(Registration::seen).collect(),
+            Route::Address(seen) => alloc::vec![seen],
+        };
+        for target in targets {
+            // The rate of whom it goes to: the sender's address is not proven.
+            if self.introduction_rates.take(now, target.remote.ip()) {
+                self.send(target, message.as_bytes().to_vec());
+            } else {
+                self.stats.limited += 1;
+            }
+        }
+    }
+}
