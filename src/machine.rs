@@ -350,6 +350,8 @@ pub enum Timer {
     Deadline,
     /// Something remembered is to be forgotten.
     Expiry,
+    /// An introduction is due to be sent again.
+    Introduction,
 }
 
 /// The earliest of several wake-ups, with its reason.

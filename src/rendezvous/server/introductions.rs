@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::{
     At, Server,
     candidates::told_candidates,
+    mixed::Met,
     registry::{Found, Registration, Seen},
     route::Route,
 };
@@ -43,9 +44,16 @@ impl Server {
             self.stats.limited += 1;
             return self.refuse(at, message, codes::INSUFFICIENT_CAPACITY);
         }
-        let found = match (message.name(), message.target_address()) {
+        let wanted = message.transports().unwrap_or_default();
+        let is_legacy = self.config.legacy && message.legacy().is_some();
+        let found = match (message.name(), message.target_address().map(canonical_ip)) {
             (Some(name), _) => self.registry.by_name(&name),
-            (None, Some(ip)) => self.registry.by_address(canonical_ip(ip)),
+            (None, Some(ip)) if is_legacy => match self.meet(now, at, session, ip, wanted) {
+                Ok((Met::Current(id), _)) => Found::One(id),
+                Ok((Met::Old(host), listener)) => return self.answer_old(now, at, message, host, listener),
+                Err(code) => return self.refuse(at, message, code),
+            },
+            (None, Some(ip)) => self.registry.by_address(ip),
             (None, None) => return self.refuse(at, message, 400),
         };
         let id = match found {
@@ -53,8 +61,8 @@ impl Server {
             Found::Several => return self.refuse(at, message, codes::AMBIGUOUS),
             Found::None => return self.refuse(at, message, codes::NOT_FOUND),
         };
-        let Some(registration) = self.registry.get(id) else { return };
-        let wanted = message.transports().unwrap_or_default();
+        // Whom a session has got before may be gone.
+        let Some(registration) = self.registry.get(id) else { return self.refuse(at, message, codes::NOT_FOUND) };
         if !registration.listing.transports.intersects(wanted) {
             return self.refuse(at, message, codes::TRANSPORT_MISMATCH);
         }

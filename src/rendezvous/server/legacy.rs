@@ -1,14 +1,13 @@
 //! The text protocol of 2015: its listeners, and who is introduced to whom.
 //!
 //! A listener is found by the IPv4 address that it connects from; of several at one address the oldest is introduced
-//! first, and each once. The connector is told before the listener, both the same port. A connection over IPv6 has no
+//! first, and each once (`waiting` has them). The connector is told before the listener, both the same port. A connection over IPv6 has no
 //! address that those clients could use: it is nobody's peer.
 //!
 //! A host that nothing follows may have more digits to come. When it names a listener and no digit can follow, it is
 //! answered at once; when one could, after [`SETTLE`]; and only after [`SILENCE`] is anything not found. So a request
 //! in two segments is understood, and nearly every one is answered without delay.
 
-use alloc::collections::BTreeMap;
 use core::{
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -16,7 +15,9 @@ use core::{
 
 use super::{
     Server,
+    registry::Registry,
     streams::{Protocol, Stream},
+    waiting::{Place, Waiter},
 };
 use crate::{
     machine::{Instant, StreamId, TcpRequest},
@@ -36,40 +37,15 @@ const MAX_GARBAGE: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     requests: Requests,
-    /// Its place among the listeners.
+    /// Its place among those who wait.
     place: Option<Place>,
 }
 
-/// An address, and how many listened before.
-type Place = (Ipv4Addr, u64);
-
-/// Those who listen, by address, the oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Listeners {
-    waiting: BTreeMap<Place, StreamId>,
-    next: u64,
-}
-
-impl Listeners {
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    fn add(&mut self, host: Ipv4Addr, stream: StreamId) -> Place {
-        let place = (host, self.next);
-        self.next += 1;
-        self.waiting.insert(place, stream);
-        place
-    }
-
-    /// The oldest at an address but the one who asks.
-    fn oldest(&self, host: Ipv4Addr, asking: StreamId) -> Option<StreamId> {
-        self.waiting.range((host, 0)..=(host, u64::MAX)).map(|(_, stream)| *stream).find(|stream| *stream != asking)
-    }
-
-    pub(super) fn remove(&mut self, conversation: &Conversation) {
-        if let Some(place) = conversation.place {
-            self.waiting.remove(&place);
+impl Conversation {
+    /// It waits no more.
+    pub(super) fn leave(&mut self, registry: &mut Registry) {
+        if let Some(place) = self.place.take() {
+            registry.waiting_mut().remove(place);
         }
     }
 }
@@ -81,7 +57,8 @@ fn conversation(stream: &mut Stream) -> Option<&mut Conversation> {
     }
 }
 
-const fn ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
+/// The IPv4 address, if it is one.
+pub(super) const fn ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
     match ip {
         IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,
@@ -100,11 +77,10 @@ impl Server {
 
     /// Answers what is open if it can be told already, else waits for more.
     fn wait_for_more(&mut self, now: Instant, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        let Some(conversation) = conversation(stream) else { return };
+        let Some(conversation) = self.streams.get_mut(id).and_then(conversation) else { return };
         let is_listening = conversation.place.is_some();
         match conversation.requests.open() {
-            Some(Open::Host { host: Some(host), is_complete }) if self.legacy.oldest(host, id).is_some() => {
+            Some(Open::Host { host: Some(host), is_complete }) if self.oldest_for_text(id, host).is_some() => {
                 if is_complete {
                     self.finish_legacy(now, id);
                 } else {
@@ -131,7 +107,7 @@ impl Server {
             return false;
         };
         let is_found = match open {
-            Open::Host { host: Some(host), .. } => self.legacy.oldest(host, id).is_some(),
+            Open::Host { host: Some(host), .. } => self.oldest_for_text(id, host).is_some(),
             Open::Host { host: None, .. } | Open::Garbage(_) => false,
         };
         if is_found || now >= heard + SILENCE {
@@ -167,14 +143,14 @@ impl Server {
         let host = ipv4(stream.remote.ip());
         let Some(conversation) = conversation(stream) else { return };
         if let (None, Some(host)) = (conversation.place, host) {
-            conversation.place = Some(self.legacy.add(host, id));
+            conversation.place = Some(self.registry.waiting_mut().add(host, Waiter::Text(id)));
         }
     }
 
-    /// Introduces the oldest listener at an address and the one who asks to each other.
+    /// Introduces the oldest that waits at an address and the one who asks to each other.
     fn introduce_legacy(&mut self, now: Instant, connector: StreamId, host: Ipv4Addr) -> bool {
-        let Some(listener) = self.legacy.oldest(host, connector) else { return false };
-        let Some(own) = self.streams.get_mut(connector).and_then(|stream| ipv4(stream.remote.ip())) else {
+        let Some(waiter) = self.oldest_for_text(connector, host) else { return false };
+        let Some(own) = self.streams.get(connector).and_then(|stream| ipv4(stream.remote.ip())) else {
             return false;
         };
         if !own.is_loopback() && !self.introduction_rates.take(now, own.into()) {
@@ -183,15 +159,23 @@ impl Server {
         }
         let port = self.config.punch_port;
         self.send_stream(connector, &compat::introduction(host, port));
-        self.send_stream(listener, &compat::introduction(own, port));
-        if let Some(conversation) = self.streams.get_mut(listener).and_then(conversation) {
-            self.legacy.remove(conversation);
-            conversation.place = None;
+        match waiter {
+            Waiter::Text(listener) => {
+                self.send_stream(listener, &compat::introduction(own, port));
+                self.release_text(now, listener);
+            }
+            Waiter::Registration(id) => self.introduce_old(now, id, own),
         }
-        // It has what it came for; it may be silent as long as any other.
-        self.wait_for_more(now, listener);
         self.stats.introductions += 1;
         true
+    }
+
+    /// A listener has what it came for: it waits no more, and may be silent no longer than any other.
+    pub(super) fn release_text(&mut self, now: Instant, listener: StreamId) {
+        if let Some(conversation) = self.streams.get_mut(listener).and_then(conversation) {
+            conversation.leave(&mut self.registry);
+        }
+        self.wait_for_more(now, listener);
     }
 
     /// Answers `?`. Those of one piece that follow each other leave together: a million requests in a segment are no

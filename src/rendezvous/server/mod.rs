@@ -7,7 +7,7 @@
 //! with the registration's key, and the answer to the connector. Each carries the other side's public key, the
 //! address the server saw it at, the addresses it claims to have, and a sealed route back to it. The server remembers
 //! nothing of it: a repeated CONNECT introduces again, which the listener knows by the session's id, and the route
-//! is all that TRICKLE needs.
+//! is all that TRICKLE needs. (Where a peer of 2015 may be one of the two it does remember: see `mixed`.)
 //!
 //! Over TCP all this is the same, but that the handshake has proven the address: no cookie is asked for, no rate
 //! guards the answers, introductions go along the connection, and a registration ends with it (or, as any other,
@@ -17,8 +17,8 @@
 //! # What a stranger can make it do
 //!
 //! Before the cookie came back: one answer, not longer than its request (24 bytes longer for STUN Binding), to the
-//! address that the request came from, within the rate of its network. Memory grows only by registrations, which
-//! are bounded in number, in size, per network and in time.
+//! address that the request came from, within the rate of its network. Memory grows only by registrations and
+//! connections, which are bounded in number, in size, per network and in time.
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::{fmt, net::SocketAddr};
@@ -28,12 +28,14 @@ mod candidates;
 mod cookie;
 mod introductions;
 mod legacy;
+mod mixed;
 mod rate;
 mod registrations;
 mod registry;
 mod route;
 mod seal;
 mod streams;
+mod waiting;
 
 use self::{
     binding::{Answer, Origins},
@@ -118,7 +120,8 @@ pub struct Server {
     stun_rates: Rates,
     introduction_rates: Rates,
     streams: Streams,
-    legacy: legacy::Listeners,
+    memory: mixed::Memory,
+    repeats: mixed::Repeats,
     stats: ServerStats,
     transmits: VecDeque<Transmit>,
     requests: VecDeque<TcpRequest>,
@@ -142,7 +145,8 @@ impl Server {
             introduction_rates: Rates::new(config.introduction_rate, size, [random.u64(), random.u64()]),
             random,
             streams: Streams::default(),
-            legacy: legacy::Listeners::default(),
+            memory: mixed::Memory::default(),
+            repeats: mixed::Repeats::default(),
             config,
             sockets,
             stats: ServerStats::default(),
@@ -154,8 +158,7 @@ impl Server {
     /// Takes in [`Input::Datagram`], [`Input::Timeout`], [`Input::TcpAccepted`] or [`Input::TcpFailed`]; every other
     /// input is ignored. Drain afterwards.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
-        self.registry.expire(now);
-        self.expire_streams(now);
+        self.pass_time(now);
         #[expect(clippy::wildcard_enum_match_arm, reason = "what a server has asked for can bring nothing else")]
         match input {
             Input::Datagram { socket, local, remote, payload } => {
@@ -171,6 +174,13 @@ impl Server {
         }
     }
 
+    /// Does what is due by time alone.
+    fn pass_time(&mut self, now: Instant) {
+        self.registry.expire(now);
+        self.expire_streams(now);
+        self.repeat_introductions(now);
+    }
+
     /// Takes the next output out: transmissions, requests about connections, then [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output<ServerEvent> {
         if let Some(transmit) = self.transmits.pop_front() {
@@ -182,6 +192,7 @@ impl Server {
         let mut wake = NextWake::never();
         wake.at(self.registry.next_expiry(), Timer::Expiry);
         wake.at(self.streams.next_wake(), Timer::Expiry);
+        wake.at(self.repeats.next_wake(), Timer::Introduction);
         Output::Timeout(wake.time(), wake.timer())
     }
 
@@ -197,7 +208,7 @@ impl Server {
         ServerStats {
             registrations: self.registry.len(),
             connections: self.streams.len(),
-            legacy_listeners: self.legacy.len(),
+            legacy_listeners: self.registry.waiting().texts(),
             ..self.stats
         }
     }

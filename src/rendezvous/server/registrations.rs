@@ -54,7 +54,8 @@ impl Server {
         }
         let candidates = self.claimed_candidates(at, message);
         let transports = message.transports().unwrap_or_default();
-        let listing = Listing { key, name, public_key, transports, candidates };
+        let legacy = self.config.legacy && message.legacy().is_some();
+        let listing = Listing { key, name, public_key, transports, candidates, legacy };
         match self.registry.register(now, id, listing, at.seen()) {
             Ok(()) => {
                 self.keep_registration(at, id);

@@ -9,11 +9,15 @@ use alloc::{
     vec::Vec,
 };
 use core::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use super::rate::{network, provider};
+use super::{
+    legacy::ipv4,
+    rate::{network, provider},
+    waiting::{Place, Waiter, Waiting},
+};
 use crate::{
     machine::{Instant, SocketId},
     wire::stun::{Name, RegistrationId, Transports, WireCandidate},
@@ -39,6 +43,8 @@ pub(super) struct Listing {
     pub(super) transports: Transports,
     /// Host candidates, already filtered.
     pub(super) candidates: Vec<WireCandidate>,
+    /// Whether it can meet a peer of 2015.
+    pub(super) legacy: bool,
 }
 
 /// A listener that can be introduced.
@@ -53,6 +59,8 @@ pub(super) struct Registration {
     expires: Instant,
     /// What its place counts against.
     networks: [u64; 2],
+    /// Where it waits for clients of 2015.
+    place: Option<Place>,
 }
 
 impl Registration {
@@ -67,6 +75,12 @@ impl Registration {
 
     const fn family_other(&mut self, address: SocketAddr) -> &mut Option<(Seen, Instant)> {
         if address.is_ipv6() { &mut self.ipv4 } else { &mut self.ipv6 }
+    }
+
+    /// Where clients of 2015 look for it.
+    fn legacy_host(&self) -> Option<Ipv4Addr> {
+        let (seen, _) = self.ipv4.filter(|_| self.listing.legacy && self.listing.name.is_none())?;
+        ipv4(seen.remote.ip())
     }
 
     /// Whether it was last seen, in this family, exactly there.
@@ -105,10 +119,12 @@ pub(super) struct Registry {
     by_address: BTreeSet<(IpAddr, RegistrationId)>,
     by_expiry: BTreeSet<(Instant, RegistrationId)>,
     per_network: BTreeMap<u64, u32>,
+    /// Those whom clients of 2015 can be introduced to, their own kind included.
+    waiting: Waiting,
 }
 
 impl Registry {
-    pub(super) const fn new(lifetime: Duration, max: usize, max_per_network: u32) -> Self {
+    pub(super) fn new(lifetime: Duration, max: usize, max_per_network: u32) -> Self {
         Self {
             lifetime,
             max,
@@ -118,6 +134,23 @@ impl Registry {
             by_address: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
             per_network: BTreeMap::new(),
+            waiting: Waiting::default(),
+        }
+    }
+
+    pub(super) const fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// For the listeners of 2015; registrations take and leave their places here.
+    pub(super) const fn waiting_mut(&mut self) -> &mut Waiting {
+        &mut self.waiting
+    }
+
+    /// A listener was introduced to somebody who asked as clients of 2015 do: it waits no more until it is heard again.
+    pub(super) fn use_up(&mut self, id: RegistrationId) {
+        if let Some(place) = self.by_id.get_mut(&id).and_then(|registration| registration.place.take()) {
+            self.waiting.remove(place);
         }
     }
 
@@ -142,8 +175,21 @@ impl Registry {
     }
 
     pub(super) fn by_address(&self, ip: IpAddr) -> Found {
+        Self::found(self.at(ip))
+    }
+
+    /// The same among those that did not say LEGACY where clients of 2015 look: those that did are found by waiting.
+    pub(super) fn by_address_without_legacy(&self, ip: IpAddr) -> Found {
+        let is_legacy = |id: &RegistrationId| ip.is_ipv4() && self.get(*id).is_some_and(|known| known.listing.legacy);
+        Self::found(self.at(ip).filter(|id| !is_legacy(id)))
+    }
+
+    fn at(&self, ip: IpAddr) -> impl Iterator<Item = RegistrationId> {
         let first = (ip, RegistrationId([0; 16]));
-        let mut found = self.by_address.range(first..).take_while(|(other, _)| *other == ip).map(|(_, id)| *id);
+        self.by_address.range(first..).take_while(move |(other, _)| *other == ip).map(|(_, id)| *id)
+    }
+
+    fn found(mut found: impl Iterator<Item = RegistrationId>) -> Found {
         match (found.next(), found.next()) {
             (None, _) => Found::None,
             (Some(id), None) => Found::One(id),
@@ -184,7 +230,8 @@ impl Registry {
             }
             let expires = now + self.lifetime;
             self.by_expiry.insert((expires, id));
-            let registration = Registration { listing, ipv4: None, ipv6: None, sequence: 0, expires, networks };
+            let registration =
+                Registration { listing, ipv4: None, ipv6: None, sequence: 0, expires, networks, place: None };
             self.by_id.insert(id, registration);
         }
         self.refresh(now, id, seen);
@@ -212,6 +259,13 @@ impl Registry {
             }
             self.by_address.insert((seen.remote.ip(), id));
         }
+        let host = registration.legacy_host();
+        if registration.place.map(|place| place.host) != host {
+            if let Some(place) = registration.place.take() {
+                self.waiting.remove(place);
+            }
+            registration.place = host.map(|host| self.waiting.add(host, Waiter::Registration(id)));
+        }
     }
 
     /// A listener is no longer to be reached by this socket; nor is it registered, when that was the last.
@@ -222,6 +276,11 @@ impl Registry {
                 self.by_address.remove(&(gone.0.remote.ip(), id));
             }
         }
+        if registration.legacy_host().is_none()
+            && let Some(place) = registration.place.take()
+        {
+            self.waiting.remove(place);
+        }
         if registration.seen().next().is_none() {
             self.remove(id);
         }
@@ -231,6 +290,9 @@ impl Registry {
     pub(super) fn remove(&mut self, id: RegistrationId) {
         let Some(registration) = self.by_id.remove(&id) else { return };
         self.by_expiry.remove(&(registration.expires, id));
+        if let Some(place) = registration.place {
+            self.waiting.remove(place);
+        }
         match &registration.listing.name {
             Some(name) => drop(self.by_name.remove(name)),
             None => {
@@ -278,6 +340,7 @@ mod tests {
             public_key: [key; 32],
             transports: Transports { udp: true, tcp: false },
             candidates: Vec::new(),
+            legacy: false,
         }
     }
 
@@ -295,6 +358,7 @@ mod tests {
             && registry.by_address.is_empty()
             && registry.by_expiry.is_empty()
             && registry.per_network.is_empty()
+            && registry.waiting.is_empty()
     }
 
     #[test]

@@ -62,6 +62,10 @@ impl Streams {
         self.streams.len()
     }
 
+    pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id)
+    }
+
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
         self.streams.get_mut(&id)
     }
@@ -113,7 +117,7 @@ impl Server {
     /// Takes in what a connection brings, from where the last call left it, and returns how many bytes it took; give
     /// the rest again when there is more. It asks for no more than some 2 KiB at a time. Drain afterwards.
     pub fn handle_stream_data(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
-        self.expire_streams(now);
+        self.pass_time(now);
         let legacy = self.config.legacy;
         let Some(known) = self.streams.get_mut(stream) else { return bytes.len() };
         known.heard = now;
@@ -158,7 +162,7 @@ impl Server {
     /// Takes in that the other side has ended its data: what it has asked for is answered, and the connection closed.
     /// Drain afterwards.
     pub fn handle_stream_end(&mut self, now: Instant, stream: StreamId) {
-        self.expire_streams(now);
+        self.pass_time(now);
         self.finish_legacy(now, stream);
         self.close_stream(stream);
     }
@@ -209,9 +213,9 @@ impl Server {
 
     /// A connection is over.
     pub(super) fn forget_stream(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.remove(id) else { return };
-        if let Protocol::Legacy(conversation) = &stream.protocol {
-            self.legacy.remove(conversation);
+        let Some(mut stream) = self.streams.remove(id) else { return };
+        if let Protocol::Legacy(conversation) = &mut stream.protocol {
+            conversation.leave(&mut self.registry);
         }
         if let Some(registration) = stream.registration {
             self.registry.leave(registration, SocketId(id.0));
