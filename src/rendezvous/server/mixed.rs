@@ -55,7 +55,7 @@ const MAX_REPEATS: usize = 4096;
 /// Which session got whom is remembered for so long: twice what a session has to get connected.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Sessions that are remembered, at most; the oldest makes room.
+/// Sessions that are remembered, and one more, at most; the oldest makes room.
 const MAX_MEMORY: usize = 4096;
 
 /// Whom a session got.
@@ -75,6 +75,12 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        assert_eq!(self.by_session.len(), self.by_age.len());
+        self.by_age.len()
+    }
+
     fn get(&mut self, now: Instant, session: SessionId) -> Option<Met> {
         while let Some((since, oldest)) = self.by_age.front().copied()
             && (now >= since + MEMORY || self.by_age.len() > MAX_MEMORY)

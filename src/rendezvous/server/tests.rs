@@ -13,6 +13,7 @@ use crate::wire::stun::{
 mod introductions;
 mod legacy;
 mod listeners;
+mod mixed;
 mod streams;
 
 const V4: SocketId = SocketId(0);
@@ -26,6 +27,9 @@ struct Lab {
     server: Server,
     now: Instant,
     transactions: u8,
+    /// What the server wanted sent and done, and nobody has looked at yet.
+    sent: Vec<Transmit>,
+    requests: Vec<TcpRequest>,
 }
 
 fn sockets() -> Vec<ServerSocket> {
@@ -38,7 +42,13 @@ fn sockets() -> Vec<ServerSocket> {
 
 impl Lab {
     fn new(config: ServerConfig) -> Self {
-        Self { server: Server::new(config, [1; 32], sockets()), now: Instant::from_nanos(0), transactions: 0 }
+        Self {
+            server: Server::new(config, [1; 32], sockets()),
+            now: Instant::from_nanos(0),
+            transactions: 0,
+            sent: Vec::new(),
+            requests: Vec::new(),
+        }
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -46,7 +56,7 @@ impl Lab {
     }
 
     fn id(&mut self) -> TransactionId {
-        self.transactions += 1;
+        self.transactions = self.transactions.wrapping_add(1);
         TransactionId([self.transactions; 12])
     }
 
@@ -54,11 +64,20 @@ impl Lab {
     fn arrive(&mut self, socket: SocketId, remote: SocketAddr, payload: &[u8]) -> Vec<Transmit> {
         let local = sockets().iter().find(|own| own.socket == socket).unwrap().local;
         self.server.handle_input(self.now, Input::Datagram { socket, local, remote, payload });
-        let mut transmits = Vec::new();
-        while let Output::Transmit(transmit) = self.server.poll_output() {
-            transmits.push(transmit);
+        self.drain();
+        core::mem::take(&mut self.sent)
+    }
+
+    /// Takes out what the server wants; when it wants to be called again.
+    fn drain(&mut self) -> Option<Instant> {
+        loop {
+            match self.server.poll_output() {
+                Output::Transmit(transmit) => self.sent.push(transmit),
+                Output::Tcp(request) => self.requests.push(request),
+                Output::Timeout(wake, _) => return wake,
+                other @ (Output::Udp(_) | Output::Event(_) | Output::Log(..)) => panic!("{other:?}"),
+            }
         }
-        transmits
     }
 
     /// What the server sends when this arrives at its first port.
@@ -117,11 +136,19 @@ struct Listener {
     name: Option<&'static str>,
     transports: Transports,
     candidates: Vec<WireCandidate>,
+    legacy: bool,
 }
 
 impl Listener {
     fn new(number: u8, name: Option<&'static str>) -> Self {
-        Self { id: RegistrationId([number; 16]), key: [number; 32], name, transports: UDP, candidates: Vec::new() }
+        Self {
+            id: RegistrationId([number; 16]),
+            key: [number; 32],
+            name,
+            transports: UDP,
+            candidates: Vec::new(),
+            legacy: false,
+        }
     }
 
     fn full(&self, id: TransactionId, cookie: Option<&[u8]>) -> Vec<u8> {
@@ -132,6 +159,9 @@ impl Listener {
         builder = builder.registration_key(&self.key).public_key(&[self.key[0]; 32]).transports(self.transports);
         if let Some(name) = self.name {
             builder = builder.string(AttributeType::NAME, name);
+        }
+        if self.legacy {
+            builder = builder.legacy(0);
         }
         sealed(builder.candidates(&self.candidates), &self.key)
     }
@@ -162,6 +192,7 @@ struct Connector {
     target: Target,
     transports: Transports,
     candidates: Vec<WireCandidate>,
+    legacy: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -172,7 +203,7 @@ enum Target {
 
 impl Connector {
     fn new(target: Target) -> Self {
-        Self { session: SessionId([0xC0; 16]), target, transports: UDP, candidates: Vec::new() }
+        Self { session: SessionId([0xC0; 16]), target, transports: UDP, candidates: Vec::new(), legacy: false }
     }
 
     fn request(&self, id: TransactionId, cookie: Option<&[u8]>) -> Vec<u8> {
@@ -185,6 +216,9 @@ impl Connector {
             Target::Name(name) => builder.name(&Name::new(name).unwrap()),
             Target::Address(ip) => builder.target_address(ip.parse().unwrap()),
         };
+        if self.legacy {
+            builder = builder.legacy(0);
+        }
         builder.candidates(&self.candidates).fingerprint().finish()
     }
 
@@ -357,6 +391,7 @@ fn strangers_request(random: &mut Random) -> Vec<u8> {
     if chosen(18) && chosen(19) {
         builder = (0..choices >> 50 & 7).fold(builder, |builder, _| builder.flag(AttributeType::new(0x0042)));
     }
+    builder = if chosen(24) { builder.legacy(0) } else { builder };
     builder = if chosen(20) { builder.candidate(&candidate(CandidateKind::Host, "10.0.0.1:5")) } else { builder };
     builder = if chosen(21) { builder.padding_to((choices >> 30 & 1023) as usize / 4 * 4, 8) } else { builder };
     let builder = if chosen(22) || chosen(23) { builder.integrity_sha256(&[3; 32]) } else { builder };

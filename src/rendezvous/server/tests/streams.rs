@@ -30,24 +30,21 @@ impl Lab {
     }
 
     pub(super) fn asked(&mut self) -> Asked {
-        let mut asked = Vec::new();
-        while let Output::Tcp(request) = self.server.poll_output() {
-            match request {
-                TcpRequest::Send { stream, bytes } => asked.push((stream.0 - FIRST, Some(bytes))),
-                TcpRequest::Close { stream } => asked.push((stream.0 - FIRST, None)),
-                other @ (TcpRequest::Reserve { .. }
-                | TcpRequest::Listen { .. }
-                | TcpRequest::Connect { .. }
-                | TcpRequest::Release { .. }) => panic!("{other:?}"),
-            }
-        }
-        asked
+        self.drain();
+        let read = |request| match request {
+            TcpRequest::Send { stream, bytes } => (stream.0 - FIRST, Some(bytes)),
+            TcpRequest::Close { stream } => (stream.0 - FIRST, None),
+            other @ (TcpRequest::Reserve { .. }
+            | TcpRequest::Listen { .. }
+            | TcpRequest::Connect { .. }
+            | TcpRequest::Release { .. }) => panic!("{other:?}"),
+        };
+        core::mem::take(&mut self.requests).into_iter().map(read).collect()
     }
 
     /// When the server wants to be called again, from now on.
     pub(super) fn wake(&mut self) -> Option<Duration> {
-        let Output::Timeout(wake, _) = self.server.poll_output() else { panic!("there is more to be done") };
-        wake.map(|wake| wake - self.now)
+        self.drain().map(|wake| wake - self.now)
     }
 
     /// Lets time pass, with a call at each time that the server asked for.
@@ -66,7 +63,7 @@ impl Lab {
     }
 }
 
-fn answers(asked: &Asked, stream: u32) -> Vec<u8> {
+pub(super) fn answers(asked: &Asked, stream: u32) -> Vec<u8> {
     asked.iter().filter(|(id, _)| *id == stream).filter_map(|(_, bytes)| bytes.clone()).flatten().collect()
 }
 
