@@ -12,7 +12,7 @@
 use hkdf::Hkdf;
 use holepunch::{
     config::{PeerConfig, ServerConfig},
-    machine::{Disposition, Input, Instant, Output, Random, SocketId, UdpRequest},
+    machine::{Disposition, Input, Instant, Output, PortId, Random, SocketId, StreamId, TcpRequest, UdpRequest},
     peer::{ConnectRequest, ListenRequest, Peer, PeerEvent},
     rendezvous::{
         keys::Secret,
@@ -20,7 +20,7 @@ use holepunch::{
     },
     wire::stun::{
         AttributeType, Builder, ChangeRequest, Class, ErrorCode, Fingerprint, HEADER_LENGTH, Integrity, Message,
-        Method, TransactionId,
+        Method, RegistrationId, SessionId, TransactionId, Transports,
     },
 };
 use sha2::Sha256;
@@ -86,6 +86,9 @@ struct World {
     under_way: BTreeMap<(Instant, usize), Datagram>,
     sent: Vec<Datagram>,
     count: usize,
+    /// How many clients of 2015 have come, and what they were told.
+    texts: u32,
+    told: Vec<(u32, String)>,
 }
 
 const L: usize = 0;
@@ -105,6 +108,8 @@ impl World {
             under_way: BTreeMap::new(),
             sent: Vec::new(),
             count: 0,
+            texts: 0,
+            told: Vec::new(),
         }
     }
 
@@ -138,16 +143,40 @@ impl World {
         }
     }
 
+    fn drain_server(&mut self) {
+        loop {
+            match self.server.poll_output() {
+                Output::Transmit(transmit) => {
+                    let source = addr([SERVER, SERVER_SECOND][transmit.socket.0 as usize]);
+                    self.send(source, transmit.destination, transmit.payload);
+                }
+                Output::Tcp(TcpRequest::Send { stream, bytes }) => {
+                    self.told.push((stream.0 - StreamId::FIRST_ACCEPTED, String::from_utf8(bytes).unwrap()));
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// A client of 2015 connects and says this; what clients of 2015 were told since.
+    fn text(&mut self, remote: &str, said: &[u8]) -> Vec<(u32, String)> {
+        let stream = StreamId(StreamId::FIRST_ACCEPTED + self.texts);
+        self.texts += 1;
+        let (port, local, remote) = (PortId(0), addr(SERVER), addr(remote));
+        self.server.handle_input(self.now, Input::TcpAccepted { port, stream, local, remote });
+        self.server.handle_stream_data(self.now, stream, said);
+        let before = self.told.len();
+        self.drain_server();
+        self.told[before..].to_vec()
+    }
+
     fn deliver(&mut self, datagram: &Datagram) -> Option<Disposition<holepunch::wire::stun::SessionId>> {
         let Datagram { source: remote, destination, payload } = datagram;
         if destination.ip() == addr(SERVER).ip() {
             let socket = SocketId(u32::from(*destination == addr(SERVER_SECOND)));
             self.server
                 .handle_input(self.now, Input::Datagram { socket, local: *destination, remote: *remote, payload });
-            while let Output::Transmit(transmit) = self.server.poll_output() {
-                let source = addr([SERVER, SERVER_SECOND][transmit.socket.0 as usize]);
-                self.send(source, transmit.destination, transmit.payload);
-            }
+            self.drain_server();
             return None;
         }
         let index = self.hosts.iter().position(|host| host.outside == *destination)?;
@@ -226,8 +255,12 @@ impl World {
 
     /// What the server answers to a request from the connector's address.
     fn ask_server(&mut self, request: &[u8]) -> Vec<u8> {
+        self.ask_server_from(CONNECTOR[1], request)
+    }
+
+    fn ask_server_from(&mut self, source: &str, request: &[u8]) -> Vec<u8> {
         let before = self.sent.len();
-        let request = Datagram { source: addr(CONNECTOR[1]), destination: addr(SERVER), payload: request.to_vec() };
+        let request = Datagram { source: addr(source), destination: addr(SERVER), payload: request.to_vec() };
         self.deliver(&request);
         self.sent[before].payload.clone()
     }
@@ -411,6 +444,8 @@ fn make_examples() -> Examples {
     world.drain(L);
     world.settle();
 
+    make_legacy(&mut messages);
+
     let (l, c, s) = (LISTENER[1], CONNECTOR[1], SERVER);
     let any = |_: &Message<'_>| true;
     let has_nonce = |message: &Message<'_>| message.nonce().is_some();
@@ -451,6 +486,54 @@ fn make_examples() -> Examples {
     let first = messages.iter().find(|(name, ..)| *name == "register-first").unwrap();
     let registration_key = Message::parse(&first.2).unwrap().registration_key().unwrap();
     Examples { keys, registration_key, messages }
+}
+
+/// A current listener and a connector of 2015, a current connector and a listener of 2015. The key is the one that the
+/// listener of the other examples draws, too.
+fn make_legacy(messages: &mut Vec<(&'static str, Key, Vec<u8>)>) {
+    let mut random = Random::new(LISTENER_SEED);
+    let (listener_key, id, key) = (random.bytes(), RegistrationId(random.bytes()), random.bytes::<32>());
+    let mut random = Random::new(CONNECTOR_SEED);
+    let session = SessionId(random.bytes());
+    let connector_key = random.bytes();
+    let transports = Transports { udp: true, tcp: false };
+    let register = |transaction, cookie: Option<&[u8]>| {
+        let builder = Builder::new(Class::Request, Method::REGISTER, transaction).version().registration_id(id);
+        let builder =
+            cookie.into_iter().fold(builder, |builder, cookie| builder.attribute(AttributeType::NONCE, cookie));
+        let builder =
+            builder.registration_key(&key).public_key(&PublicKey::from(&StaticSecret::from(listener_key)).to_bytes());
+        builder.transports(transports).legacy(0).integrity_sha256(&key).fingerprint().finish()
+    };
+    let connect = |transaction, cookie: Option<&[u8]>| {
+        let builder = Builder::new(Class::Request, Method::CONNECT, transaction).version().session_id(session);
+        let builder =
+            cookie.into_iter().fold(builder, |builder, cookie| builder.attribute(AttributeType::NONCE, cookie));
+        let builder = builder.public_key(&PublicKey::from(&StaticSecret::from(connector_key)).to_bytes());
+        builder.transports(transports).target_address([198, 51, 100, 8].into()).legacy(0).fingerprint().finish()
+    };
+
+    let mut world = World::new();
+    let requests = [TransactionId(*b"who are you?"), TransactionId(*b"it is me bob")];
+    let challenge = world.ask_server_from(LISTENER[1], &register(requests[0], None));
+    let cookie = Message::parse(&challenge).unwrap().nonce().unwrap().to_vec();
+    let registered = register(requests[1], Some(&cookie));
+    world.ask_server_from(LISTENER[1], &registered);
+    assert_eq!(world.text("203.0.113.9:4000", b">198.51.100.7\n"), [(0, "*('198.51.100.7', 20001)".to_owned())]);
+    let introduced = world.first(SERVER, Class::Indication, Method::INTRODUCE, |_| true);
+
+    assert_eq!(world.text("198.51.100.8:4000", b"<"), []);
+    let challenge = world.ask_server(&connect(requests[0], None));
+    let cookie = Message::parse(&challenge).unwrap().nonce().unwrap().to_vec();
+    let asked = connect(requests[1], Some(&cookie));
+    let answer = world.ask_server(&asked);
+    assert_eq!(world.told, [(0, "*('198.51.100.7', 20001)".to_owned()), (1, "*('203.0.113.5', 20001)".to_owned())]);
+    messages.extend([
+        ("register-legacy", Key::Registration, registered),
+        ("introduce-legacy", Key::Registration, introduced),
+        ("connect-legacy", Key::None, asked),
+        ("connect-legacy-success", Key::None, answer),
+    ]);
 }
 
 /// What a listener with another secret answers.
