@@ -58,6 +58,7 @@ mod flag {
     pub(super) const UNKNOWN_ATTRIBUTE: u8 = 8;
     pub(super) const TCP: u8 = 16;
     pub(super) const WRONG_COOKIE: u8 = 32;
+    pub(super) const LEGACY: u8 = 64;
 }
 
 const SEED: [u8; 32] = [9; 32];
@@ -224,6 +225,9 @@ impl World {
         if !name.is_empty() {
             builder = builder.attribute(AttributeType::NAME, name);
         }
+        if flags & flag::LEGACY != 0 {
+            builder = builder.legacy(0);
+        }
         finish(builder.candidates(&candidates(fields)), flags, Some(&key))
     }
 
@@ -251,6 +255,9 @@ impl World {
             let ip: IpAddr = TARGETS[usize::from(target) % TARGETS.len()].parse().expect("the table is right");
             builder.target_address(ip)
         };
+        if flags & flag::LEGACY != 0 {
+            builder = builder.legacy(0);
+        }
         finish(builder.candidates(&candidates(fields)), flags, None)
     }
 

@@ -1,7 +1,10 @@
 //! The rendezvous server over TCP with real sockets, on loopback: clients of 2015 as raw sockets, STUN in a stream, and
-//! all that can go wrong with a connection. What is said to whom, and when, is tested without sockets beside the server.
+//! all that can go wrong with a connection; clients of 2015 and current ones are mixed in a file of their own. What is
+//! said to whom, and when, is tested without sockets beside the server.
 
 #![cfg(feature = "server")]
+
+mod mixed;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
