@@ -401,8 +401,8 @@ fn eleven_hundred_clients() {
     for (number, listener) in listeners.into_iter().enumerate() {
         if number % 2 == 0 { listener.reset() } else { drop(listener) }
     }
-    server.until(|server| server.handle.stats().connections <= 2);
-    assert_eq!(server.handle.stats().legacy_listeners, 0);
+    // Two connections that were served last may be left, of the listeners none.
+    server.until(|server| server.handle.stats().connections <= 2 && server.handle.stats().legacy_listeners == 0);
 }
 
 /// A server in a process of its own, so that it and its clients each have a process's descriptors.
