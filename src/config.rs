@@ -170,7 +170,8 @@ pub struct ServerConfig {
     pub max_registrations_per_network: u32,
     /// STUN Binding answers a second to one IPv4 /24 or IPv6 /56; 0 for no limit.
     pub stun_rate: u32,
-    /// Introductions a second caused by one IPv4 /24 or IPv6 /56; 0 for no limit.
+    /// Introductions and trickled messages a second caused by one IPv4 /24 or IPv6 /56; 0 for no limit. Those that are
+    /// repeated if they are lost leave half of it to new ones; this host's own are not counted.
     pub introduction_rate: u32,
     /// Buckets of 8 bytes that the rates of all networks are kept in; networks beyond that number share buckets.
     pub max_rate_entries: usize,

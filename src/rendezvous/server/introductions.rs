@@ -1,6 +1,7 @@
 //! CONNECT, INTRODUCE and TRICKLE: two peers are told of each other, and what they tell each other afterwards is passed on.
 
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use super::{
     At, Server,
@@ -8,6 +9,7 @@ use super::{
     mixed::Met,
     registry::{Found, Registration, Seen},
     route::Route,
+    stream_of,
 };
 use crate::{
     address::canonical_ip,
@@ -40,8 +42,13 @@ impl Server {
         if !self.has_cookie(now, at, message, &session.0, codes::UNAUTHENTICATED) {
             return;
         }
-        if !self.introduction_rates.take(now, at.remote.ip()) {
-            self.stats.limited += 1;
+        let is_known = self.recent.note(self.introduction_rates.tag(&session.0));
+        let is_repeat = is_known && stream_of(at.socket).is_none();
+        if !self.may_introduce(now, at.remote.ip(), is_repeat) {
+            // It comes again, where a refusal would end a session that has begun.
+            if is_repeat {
+                return;
+            }
             return self.refuse(at, message, codes::INSUFFICIENT_CAPACITY);
         }
         let wanted = message.transports().unwrap_or_default();
@@ -90,6 +97,16 @@ impl Server {
         self.stats.introductions += 1;
     }
 
+    /// Whether an address's network has not caused too much of this lately. What its sender repeats by itself can wait,
+    /// so that many sessions that begin at once have room before any repeats. This host itself has better ways to
+    /// exhaust its server.
+    pub(super) fn may_introduce(&mut self, now: Instant, ip: IpAddr, can_wait: bool) -> bool {
+        let rates = &mut self.introduction_rates;
+        let may = ip.is_loopback() || if can_wait { rates.take_surplus(now, ip) } else { rates.take(now, ip) };
+        self.stats.limited += u64::from(!may);
+        may
+    }
+
     /// Tells a listener of a connector.
     fn introduce(&mut self, id: RegistrationId, to: Seen, introduction: &Introduction) {
         let sequence = self.registry.next_sequence(id);
@@ -124,10 +141,8 @@ impl Server {
         };
         for target in targets {
             // The rate of whom it goes to: the sender's address is not proven.
-            if self.introduction_rates.take(now, target.remote.ip()) {
+            if self.may_introduce(now, target.remote.ip(), true) {
                 self.send(target, message.as_bytes().to_vec());
-            } else {
-                self.stats.limited += 1;
             }
         }
     }

@@ -153,8 +153,7 @@ impl Server {
         let Some(own) = self.streams.get(connector).and_then(|stream| ipv4(stream.remote.ip())) else {
             return false;
         };
-        if !own.is_loopback() && !self.introduction_rates.take(now, own.into()) {
-            self.stats.limited += 1;
+        if !self.may_introduce(now, own.into(), false) {
             return false;
         }
         let port = self.config.punch_port;

@@ -40,7 +40,7 @@ mod waiting;
 use self::{
     binding::{Answer, Origins},
     cookie::Cookies,
-    rate::Rates,
+    rate::{Rates, Recent},
     registry::{Registry, Seen},
     streams::Streams,
 };
@@ -119,6 +119,7 @@ pub struct Server {
     registry: Registry,
     stun_rates: Rates,
     introduction_rates: Rates,
+    recent: Recent,
     streams: Streams,
     memory: mixed::Memory,
     repeats: mixed::Repeats,
@@ -143,6 +144,7 @@ impl Server {
             ),
             stun_rates: Rates::new(config.stun_rate, size, [random.u64(), random.u64()]),
             introduction_rates: Rates::new(config.introduction_rate, size, [random.u64(), random.u64()]),
+            recent: Recent::new(),
             random,
             streams: Streams::default(),
             memory: mixed::Memory::default(),

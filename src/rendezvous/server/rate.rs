@@ -38,6 +38,16 @@ impl Rates {
 
     /// Takes a token of the network that an address belongs to; false when there is none left.
     pub(super) fn take(&mut self, now: Instant, ip: IpAddr) -> bool {
+        self.take_beyond(now, ip, 0)
+    }
+
+    /// The same for what can wait: only of what is left beyond half of the rate.
+    pub(super) fn take_surplus(&mut self, now: Instant, ip: IpAddr) -> bool {
+        self.take_beyond(now, ip, u64::from(self.rate) * MILLI / 2)
+    }
+
+    /// Takes a token when so many thousandths are left behind.
+    fn take_beyond(&mut self, now: Instant, ip: IpAddr, rest: u64) -> bool {
         if self.rate == 0 {
             return true;
         }
@@ -48,12 +58,16 @@ impl Rates {
         let capacity = u64::from(self.rate) * MILLI;
         let gained = u64::from(millis.wrapping_sub(bucket.filled)) * u64::from(self.rate);
         let tokens = capacity.min(u64::from(bucket.tokens) + gained);
+        let is_taken = tokens >= rest + MILLI;
         bucket.filled = millis;
-        bucket.tokens = u32::try_from(tokens.saturating_sub(MILLI)).unwrap_or(u32::MAX);
-        if tokens < MILLI {
-            bucket.tokens = tokens as u32;
-        }
-        tokens >= MILLI
+        bucket.tokens = u32::try_from(if is_taken { tokens - MILLI } else { tokens }).unwrap_or(u32::MAX);
+        is_taken
+    }
+
+    /// A keyed tag of an id, for [`Recent`].
+    pub(super) fn tag(&self, id: &[u8; 16]) -> u64 {
+        let id = u128::from_be_bytes(*id);
+        mix(self.hash((id >> 64) as u64) ^ id as u64)
     }
 
     /// A keyed mixture (two rounds of SplitMix64's finalizer); not a cryptographic hash, and none is needed: what an
@@ -61,6 +75,24 @@ impl Rates {
     fn hash(&self, network: u64) -> u64 {
         let [first, second] = self.key;
         mix(mix(network ^ first).wrapping_add(second))
+    }
+}
+
+/// How many ids [`Recent`] knows; a network's share of introductions is 100 a second, and repeats are seconds apart.
+const RECENT: usize = 4096;
+
+/// Which ids were seen lately, as far as a table of fixed size can tell: an id may be forgotten early.
+pub(super) struct Recent(Vec<u64>);
+
+impl Recent {
+    pub(super) fn new() -> Self {
+        Self(vec![0; RECENT])
+    }
+
+    /// Notes an id by its tag, and says whether it was known.
+    pub(super) fn note(&mut self, tag: u64) -> bool {
+        let slot = usize::try_from(tag % RECENT as u64).unwrap_or_default();
+        self.0.get_mut(slot).is_some_and(|known| core::mem::replace(known, tag) == tag)
     }
 }
 
@@ -102,6 +134,27 @@ mod tests {
         assert_eq!(taken(&mut rates, 5500, 1), 5);
         assert_eq!(taken(&mut rates, 60_000, 1), 10);
         assert!(rates.take(at(60_000), IpAddr::from([198, 51, 100, 1])));
+    }
+
+    #[test]
+    fn what_can_wait_leaves_half_to_the_rest() {
+        let mut rates = Rates::new(10, 1024, [1, 2]);
+        let (now, ip) = (Instant::default(), IpAddr::from([192, 0, 2, 1]));
+        assert_eq!((0..100).filter(|_| rates.take_surplus(now, ip)).count(), 5);
+        assert_eq!((0..100).filter(|_| rates.take(now, ip)).count(), 5);
+        let later = Instant::from_nanos(700_000_000);
+        assert_eq!((0..100).filter(|_| rates.take_surplus(later, ip)).count(), 2, "7 are there by now");
+    }
+
+    #[test]
+    fn an_id_is_known_until_others_take_its_place() {
+        let (rates, mut recent) = (Rates::new(10, 1024, [1, 2]), Recent::new());
+        let tag = |number: u64| rates.tag(&(u128::from(number) << 64 | 7).to_be_bytes());
+        assert_eq!([1, 2, 1, 2, 3].map(|number| recent.note(tag(number))), [false, false, true, true, false]);
+        for number in 10..1_000_000 {
+            recent.note(tag(number));
+        }
+        assert!(!recent.note(tag(1)));
     }
 
     #[test]

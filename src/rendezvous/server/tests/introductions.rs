@@ -92,12 +92,45 @@ fn who_cannot_be_introduced_is_told_why() {
 fn a_network_causes_so_many_introductions_a_second() {
     let mut lab = Lab::new(ServerConfig { introduction_rate: 3, ..ServerConfig::default() });
     Listener::new(1, Some("bob")).register(&mut lab, addr(LISTENER));
-    let connector = Connector::new(Target::Name("bob"));
-    let codes = [(); 5].map(|()| connector.code(&mut lab, addr(CONNECTOR)));
+    let connector = |number: u8| Connector { session: SessionId([number; 16]), ..Connector::new(Target::Name("bob")) };
+    let codes = [1, 2, 3, 4, 5].map(|number| connector(number).code(&mut lab, addr(CONNECTOR)));
     assert_eq!(codes, [0, 0, 0, 508, 508]);
-    assert_eq!(connector.code(&mut lab, addr("192.0.2.200:1")), 0, "another network");
+    assert_eq!(connector(6).code(&mut lab, addr("192.0.2.200:1")), 0, "another network");
     lab.wait(1);
-    assert_eq!(connector.code(&mut lab, addr(CONNECTOR)), 0);
+    assert_eq!(connector(7).code(&mut lab, addr(CONNECTOR)), 0);
+    let local = [8; 10].map(|number| connector(number).code(&mut lab, addr("127.0.0.1:7000")));
+    assert_eq!(local, [0; 10], "this host itself is not counted");
+}
+
+/// Many sessions that begin at once have room before any of them is repeated, or trickles.
+#[test]
+fn what_is_repeated_leaves_half_of_the_rate_to_what_is_new() {
+    let mut lab = Lab::new(ServerConfig { introduction_rate: 10, ..ServerConfig::default() });
+    Listener::new(1, Some("bob")).register(&mut lab, addr(LISTENER));
+    let connector = Connector::new(Target::Name("bob"));
+    let answers = |lab: &mut Lab, connector: &Connector| {
+        let answers = |transmit: &&Transmit| transmit.destination == addr(CONNECTOR);
+        connector.connect(lab, addr(CONNECTOR)).iter().filter(answers).map(|answer| code(&answer.payload)).collect()
+    };
+    let many: Vec<Vec<u16>> = (0..20).map(|_| answers(&mut lab, &connector)).collect();
+    let (served, dropped) = many.split_at(5);
+    assert!(served.iter().all(|codes| codes == &[0]) && dropped.iter().all(Vec::is_empty), "{many:?}");
+    assert_eq!(lab.server.stats().limited, 15);
+    // Over a connection nothing is repeated.
+    lab.accept(0, CONNECTOR);
+    let request = connector.request(lab.id(), None);
+    lab.say(0, &request);
+    assert_eq!(code(&super::streams::answers(&lab.asked(), 0)), 0);
+
+    let route =
+        only(&connector.connect(&mut lab, addr("192.0.2.200:1")), Method::INTRODUCE).1.route().unwrap().to_vec();
+    let to_connector = sealed(trickle(Class::Request, &route), &[8; 32]);
+    assert_eq!(lab.send(addr(LISTENER), &to_connector).len(), 1, "another network");
+    for number in 0..6 {
+        let new = Connector { session: SessionId([number; 16]), ..connector.clone() };
+        let codes: Vec<u16> = answers(&mut lab, &new);
+        assert_eq!(codes, [if number < 4 { 0 } else { 508 }]);
+    }
 }
 
 #[test]

@@ -392,7 +392,7 @@ fn a_network_gets_its_rate_of_mixed_introductions() {
     assert_eq!(asked, [told(0, HOST), told(1, HOST), told(2, HOST), not_found(3), not_found(4)]);
     assert_eq!(connector(1).code(&mut lab, addr("203.0.113.3:1")), 508);
     lab.wait(1);
-    assert_eq!(connector(1).code(&mut lab, addr("203.0.113.3:1")), 0);
+    assert_eq!(connector(2).code(&mut lab, addr("203.0.113.3:1")), 0);
 }
 
 /// Nothing of it grows without bounds: what is to be sent again, and what is remembered.
