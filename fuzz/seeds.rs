@@ -203,6 +203,23 @@ pub(crate) fn server_input() -> Vec<(&'static str, Vec<u8>, u64)> {
             1,
         ),
         (
+            "current_and_2015",
+            Script::default()
+                .then(server::REGISTER, &[0, 0, 1, 1, 64])
+                .then(server::REGISTER, &[0, 0, 1, 1, 64])
+                .then(server::TEXT, &[1, 0, 2])
+                .then(server::WAIT, &[100, 0, 0, 0])
+                .then(server::WAIT, &[200, 0, 0, 0])
+                .then(server::TEXT, &[1, 1, 0])
+                .then(server::CONNECT, &[0, 0, 2, 131, 64])
+                .then(server::CONNECT, &[0, 0, 2, 131, 64])
+                .then(server::CONNECT, &[0, 0, 2, 131, 64])
+                .then(server::KEEPALIVE, &[0, 0, 1, 255, 0])
+                .then(server::TEXT, &[1, 0, 2])
+                .then(server::WAIT, &wait(1)),
+            4,
+        ),
+        (
             "bindings",
             Script::default()
                 .then(server::BINDING, &[0, 0, 0, 0])

@@ -1,18 +1,20 @@
 //! What the rendezvous server must stand: any sequence of datagrams from any addresses at any times.
 //!
 //! The input is a list of records: raw datagrams, pauses, and well-formed requests of a few clients, which keep the
-//! cookies and routes that they were given, so that the states beyond the cookie are reached. What must hold:
+//! cookies and routes that they were given, so that the states beyond the cookie are reached; and clients of 2015, to
+//! whom those can be introduced that said LEGACY. What must hold:
 //!
 //! - nothing panics, each input is drained with a few outputs, and the next wake-up is in the future;
 //! - before an address has brought back a cookie it was given, it gets at most one answer to a request, not longer than
 //!   the request (24 bytes longer for STUN Binding), no more of them than the rate of its network allows, and nobody
 //!   else makes the server send to it;
+//! - nothing is sent unasked but the introduction of a client of 2015, to a proven address, at most three times in all;
 //! - registrations stay within their bounds, and are all gone when nothing renews them.
 
 use super::records::{Fields, address, canonical, records};
 use holepunch::{
     config::ServerConfig,
-    machine::{Input, Instant, Output, SocketId},
+    machine::{Input, Instant, Output, PortId, SocketId, StreamId, TcpRequest},
     rendezvous::server::{Server, ServerSocket},
     wire::{
         demux::Datagram,
@@ -48,6 +50,8 @@ pub(crate) mod operation {
     pub(crate) const CLASSIC: u8 = 7;
     /// Client, socket, position, bits: the last well-formed request with some bits changed, and the right fingerprint.
     pub(crate) const MUTATED: u8 = 8;
+    /// Client, target, what: a client of 2015 comes, listens, asks for a target, or leaves.
+    pub(crate) const TEXT: u8 = 9;
 }
 
 /// The flags of the well-formed requests.
@@ -142,6 +146,11 @@ struct World {
     answers: BTreeMap<u128, u32>,
     last: Vec<u8>,
     transactions: u32,
+    /// Clients of 2015 that are connected, by where they come from, and how many there have been.
+    texts: BTreeMap<SocketAddr, StreamId>,
+    came: u32,
+    /// How often each introduction of a client of 2015 was sent.
+    told: BTreeMap<Vec<u8>, u32>,
 }
 
 impl World {
@@ -156,6 +165,9 @@ impl World {
             answers: BTreeMap::new(),
             last: Vec::new(),
             transactions: 0,
+            texts: BTreeMap::new(),
+            came: 0,
+            told: BTreeMap::new(),
         }
     }
 
@@ -165,6 +177,9 @@ impl World {
             return self.wait(Duration::from_millis(u64::from(millis)) + Duration::from_secs(u64::from(seconds)));
         }
         let client = address(fields.pick(&CLIENTS));
+        if operation == operation::TEXT {
+            return self.text(client, fields);
+        }
         let socket = u32::from(fields.u8()) % SOCKETS.len() as u32;
         let bytes = match operation {
             operation::RAW => return self.deliver(client, socket, fields.rest()),
@@ -193,7 +208,39 @@ impl World {
             self.now = self.now + time;
         }
         self.server.handle_input(self.now, Input::Timeout);
-        assert!(self.drain().is_empty(), "nothing is sent unasked");
+        self.check_told();
+    }
+
+    fn text(&mut self, client: SocketAddr, mut fields: Fields<'_>) {
+        let (target, what) = (fields.pick(&TARGETS), fields.u8());
+        let stream = *self.texts.entry(client).or_insert_with(|| {
+            let stream = StreamId(StreamId::FIRST_ACCEPTED + self.came);
+            self.came += 1;
+            let (port, local) = (PortId(0), address(SOCKETS[0]));
+            self.server.handle_input(self.now, Input::TcpAccepted { port, stream, local, remote: client });
+            stream
+        });
+        match what % 4 {
+            0 => drop(self.server.handle_stream_data(self.now, stream, b"<")),
+            1 => {
+                self.texts.remove(&client);
+                self.server.handle_input(self.now, Input::TcpFailed { stream });
+            }
+            _ => drop(self.server.handle_stream_data(self.now, stream, format!(">{target}\n").as_bytes())),
+        }
+        self.check_told();
+    }
+
+    /// What is sent without a datagram that asks for it is the introduction of a client of 2015.
+    fn check_told(&mut self) {
+        for (destination, payload) in self.drain() {
+            assert!(self.proven.contains(&destination), "sent to {destination}, which has proven nothing");
+            let message = Message::parse(&payload).expect("a message");
+            assert_eq!((message.method(), message.legacy()), (Method::INTRODUCE, Some(20001)), "sent unasked");
+            let times = self.told.entry(payload).or_default();
+            *times += 1;
+            assert!(*times <= 3, "told {times} times");
+        }
     }
 
     fn builder(&mut self, method: Method, class: Class) -> Builder {
@@ -367,13 +414,20 @@ impl World {
                 }
                 Output::Timeout(time, _) => {
                     assert!(time.is_none_or(|time| time > self.now), "a wake-up that has passed");
-                    assert_eq!(time.is_some(), self.server.stats().registrations > 0);
+                    let is_kept = self.server.stats().registrations > 0;
+                    assert!(if self.came == 0 { time.is_some() == is_kept } else { time.is_some() || !is_kept });
                     return sent;
                 }
+                Output::Tcp(TcpRequest::Send { stream, bytes }) => {
+                    assert!(self.texts.values().any(|text| *text == stream), "{stream:?} is gone");
+                    assert!(bytes.starts_with(b"*('") || bytes == b"?", "{bytes:?}");
+                }
+                Output::Tcp(TcpRequest::Close { stream }) => self.texts.retain(|_, text| *text != stream),
                 Output::Udp(_) | Output::Event(_) | Output::Log(..) => {}
                 other => panic!("the server does not {other:?}"),
             }
-            assert!(sent.len() <= 3, "more than an answer and an introduction over each family");
+            let repeats = 2 * self.told.len();
+            assert!(sent.len() <= 3 + repeats, "more than an answer and an introduction over each family");
         }
     }
 
@@ -382,7 +436,14 @@ impl World {
         self.now = self.now + Duration::from_secs(51);
         self.server.handle_input(self.now, Input::Timeout);
         assert!(self.drain().is_empty());
-        assert_eq!(self.server.stats().registrations, 0);
+        for (_, stream) in std::mem::take(&mut self.texts) {
+            self.server.handle_input(self.now, Input::TcpFailed { stream });
+        }
+        let stats = self.server.stats();
+        assert_eq!((stats.registrations, stats.connections, stats.legacy_listeners), (0, 0, 0));
+        // What was to be sent again is given up with its listener, at the latest when its time comes.
+        self.server.handle_input(self.now + Duration::from_secs(1), Input::Timeout);
+        assert!(matches!(self.server.poll_output(), Output::Timeout(None, _)));
     }
 }
 
