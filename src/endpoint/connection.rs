@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use super::{Wait, in_time};
 use crate::{
     Error, ErrorKind, Result,
-    config::{MAX_DATAGRAM, PeerConfig},
+    config::MAX_DATAGRAM,
     io::{self, Engine, Link},
     peer::Path,
     wire::stun::SessionId,
@@ -97,15 +97,44 @@ impl Connection {
         self.engine.with(|core| core.rtt(&self.link)).unwrap_or(self.link.path.rtt)
     }
 
-    /// Announces the end of our data, and waits until the peer knows; receiving goes on. At most 3 s, or as `wait` says.
+    /// Announces the end of our data, and waits until the peer knows; receiving goes on. At most 3 s (or what
+    /// [`PeerConfig::farewell`](crate::config::PeerConfig::farewell) says), or as `wait` says.
     ///
     /// # Errors
-    /// `Timeout` when the peer has not acknowledged it (it may know all the same); `Cancelled`, `Closed`, `Lost`, `Forked`.
+    /// `Timeout` when the peer has not acknowledged it (it may know all the same); `Unsupported` when the peer has
+    /// [taken its socket](Self::into_socket) for itself, and hears of no end; `Cancelled`, `Closed`, `Lost`, `Forked`.
     pub fn end(&self, wait: Wait) -> Result<()> {
         self.engine.with(|core| core.end(&self.link))?;
-        let wait = wait.but_at_most(PeerConfig::default().farewell);
+        let wait = wait.but_at_most(self.engine.farewell());
         let known = self.engine.wait(&wait, |_| self.link.end_known());
         known.map_err(|error| in_time(error, "the peer has not acknowledged the end of our data"))
+    }
+
+    /// Gives the socket away: a plain one of the system's, connected to the peer and blocking, that holds nothing but data and has
+    /// nothing of this library on it. It outlives the endpoint, and is its new owner's to close.
+    ///
+    /// Blocks for a round trip, in which the peer learns that it must send no checks any more; where it does not answer,
+    /// four and a half (each taken as at least 33 ms, and at most 667 ms), then the socket is given away all the same, and a peer that
+    /// never heard of it may send checks for up to 30 s more. Whichever side asks second waits for nothing, or for 100 ms to
+    /// 2 s when the two ask at nearly the same time. Closing the endpoint ends it.
+    ///
+    /// What had come and was not received is in the socket; whoever asks the system for the source of these datagrams is told our own
+    /// address. From then on nobody keeps NAT bindings alive, notices when the peer is gone or tells it of the end:
+    /// the application sends something every 15 s or so. The port, where it is a listener's, is shared with other
+    /// connections: each gets its own peer's datagrams (`SO_REUSEADDR` is set for that, and must stay so).
+    ///
+    /// The peer may do the same, or go on with its [`Connection`], which then cannot be lost, and whose [`end`](Self::end) reaches nobody.
+    ///
+    /// # Errors
+    /// The connection is closed then. `Closed` when either side has ended its data or closes meanwhile; `Lost`;
+    /// `Unsupported` on systems other than Linux, which may not tell the sockets of one port apart; `Forked`, `Io`.
+    pub fn into_socket(self) -> Result<UdpSocket> {
+        self.engine.with(|core| core.begin_bare(&self.link))??;
+        let socket = self.engine.wait(&Wait::forever(), |core| core.take_bare(&self.link));
+        if socket.is_err() {
+            self.engine.with(|core| core.take_bare(&self.link))?;
+        }
+        socket.map(UdpSocket::from)
     }
 
     /// Closes it: calls that block on it, and all later ones, fail with `Closed`. Returns at once; the peer is told in the background, for

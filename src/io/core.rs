@@ -14,6 +14,7 @@ use std::{
 };
 
 use mio::{Registry, Token};
+use socket2::Socket;
 
 use super::{
     clock::Clock,
@@ -78,6 +79,8 @@ pub(crate) struct Core {
     pub(crate) listeners: BTreeMap<ListenerId, Listening>,
     /// What became of the connects that calls wait for.
     pub(crate) connects: BTreeMap<SessionId, Option<Result<Channel>>>,
+    /// Sockets of connections that are the program's own now, until the calls that asked for them look.
+    pub(super) bare: BTreeMap<SessionId, Result<Socket>>,
     pub(super) notices: VecDeque<Notice>,
     /// Whether somebody wants to hear of events and of log lines.
     pub(super) wanted: Wanted,
@@ -187,6 +190,7 @@ impl Core {
             interfaces_due: clock.now(),
             listeners: BTreeMap::new(),
             connects: BTreeMap::new(),
+            bare: BTreeMap::new(),
             notices: VecDeque::new(),
             wanted,
             changed: false,

@@ -39,7 +39,7 @@ impl Engine {
     /// Starts an endpoint, with its thread if it is to have one.
     pub(crate) fn start(config: PeerConfig, callbacks: Callbacks, threaded: bool) -> Result<Self> {
         let shared = Shared::new(config, callbacks, threaded)?;
-        let mut engine = Self { shared, thread: None, farewell: config.farewell + GRACE };
+        let mut engine = Self { shared, thread: None, farewell: config.farewell };
         if threaded {
             // The thread drives from now on, even before it runs.
             engine.shared.with(|core| core.driven = true)?;
@@ -48,6 +48,11 @@ impl Engine {
             engine.thread = Some(thread.map_err(|error| os_error("cannot start the endpoint's thread", &error))?);
         }
         Ok(engine)
+    }
+
+    /// How long the end of a connection is repeated.
+    pub(crate) const fn farewell(&self) -> Duration {
+        self.farewell
     }
 
     /// Does everything that is due, without blocking.
@@ -88,7 +93,7 @@ impl Drop for Engine {
             mem::forget(self.thread.take());
             return;
         }
-        let farewell = self.farewell;
+        let farewell = self.farewell + GRACE;
         let closed = self.shared.with(|core| {
             core.close_all();
             core.stop_within(farewell, LEAVE);

@@ -95,7 +95,7 @@ impl Core {
         let found = watched.look.look(&link, &mut self.buffer, |from, bytes| messages.push((from, bytes.to_vec())));
         let rests = match found {
             Found::Nothing => false,
-            Found::New if link.is_closed() => false,
+            Found::New if link.is_closed() || link.is_leaving() => false,
             Found::New => now.saturating_since(watched.since) >= YOUNG,
             Found::Reader => true,
         };

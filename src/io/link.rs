@@ -18,10 +18,10 @@
 use std::{
     collections::VecDeque,
     fmt, io,
-    mem::MaybeUninit,
+    mem::{self, ManuallyDrop, MaybeUninit},
     net::{Shutdown, SocketAddr},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, RawFd},
         unix::net::UnixStream,
     },
     sync::{
@@ -66,6 +66,10 @@ mod flag {
     pub(super) const ENDED: u8 = 16;
     /// The peer knows that.
     pub(super) const END_ACKNOWLEDGED: u8 = 32;
+    /// The peer has taken its socket for itself, and hears of no end.
+    pub(super) const PEER_BARE: u8 = 64;
+    /// The program has the socket itself.
+    pub(super) const GIVEN_AWAY: u8 = 128;
 
     /// Nothing can be sent.
     pub(super) const NO_SENDING: u8 = CLOSED | OVER | LOST | ENDED;
@@ -75,7 +79,8 @@ mod flag {
 
 /// One connection: its socket and state.
 pub(crate) struct Link {
-    socket: Socket,
+    /// Whose it is says [`flag::GIVEN_AWAY`].
+    socket: ManuallyDrop<Socket>,
     pub(crate) session: SessionId,
     pub(crate) path: Path,
     /// Our address; the IP is unspecified where it is not known.
@@ -89,6 +94,8 @@ pub(crate) struct Link {
     watched: AtomicBool,
     /// Whether further data is kept out, because the program does not read.
     filtered: AtomicBool,
+    /// Whether the program asks for the socket.
+    leaving: AtomicBool,
     /// The length of `queue`, to be read without its lock.
     queued: AtomicUsize,
     queue: Mutex<VecDeque<Vec<u8>>>,
@@ -129,7 +136,7 @@ impl Link {
         }
         socket.connect(&path.remote.into())?;
         Ok(Self {
-            socket,
+            socket: ManuallyDrop::new(socket),
             session,
             path,
             local: address,
@@ -138,6 +145,7 @@ impl Link {
             sends: AtomicU32::new(0),
             watched: AtomicBool::new(false),
             filtered: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             queue: Mutex::default(),
         })
@@ -217,6 +225,24 @@ impl Link {
         }
     }
 
+    /// Takes the whole queue beside the socket.
+    pub(super) fn take_all_queued(&self) -> Vec<Vec<u8>> {
+        let mut queue = self.queue();
+        self.queued.store(0, Ordering::Release);
+        mem::take(&mut *queue).into()
+    }
+
+    /// Has the socket hold these datagrams, as if they came now. What the peer sends meanwhile does not come to it.
+    pub(super) fn send_to_itself(&self, data: &[Vec<u8>]) -> io::Result<()> {
+        let own = self.socket.local_addr()?;
+        self.socket.connect(&own)?;
+        for datagram in data {
+            // Fails where its queue is full: as for any other that comes then.
+            let _ = self.transmit(datagram);
+        }
+        self.socket.connect(&self.path.remote.into())
+    }
+
     pub(super) fn has_queued(&self) -> bool {
         self.queued.load(Ordering::Acquire) != 0
     }
@@ -256,6 +282,15 @@ impl Link {
         self.filtered.load(Ordering::Acquire)
     }
 
+    /// The program asks for the socket.
+    pub(super) fn set_leaving(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// The program closes; `false` when it has done so before.
     pub(super) fn set_closed(&self) -> bool {
         self.set(flag::CLOSED) & flag::CLOSED == 0
@@ -268,8 +303,10 @@ impl Link {
     /// Sets a flag and wakes the calls that sleep in receive.
     fn set(&self, flag: u8) -> u8 {
         let before = self.flags.fetch_or(flag, Ordering::AcqRel);
-        // Fails only after `retire`, when nothing sleeps any more.
-        let _ = self.socket.shutdown(Shutdown::Read);
+        if before & flag::GIVEN_AWAY == 0 {
+            // Fails only after `retire`, when nothing sleeps any more.
+            let _ = self.socket.shutdown(Shutdown::Read);
+        }
         before
     }
 
@@ -281,11 +318,28 @@ impl Link {
         self.flags.fetch_or(flag::END_ACKNOWLEDGED, Ordering::AcqRel);
     }
 
+    pub(super) fn set_peer_bare(&self) {
+        self.flags.fetch_or(flag::PEER_BARE, Ordering::AcqRel);
+    }
+
+    /// Gives the socket to the program. The endpoint's lock is held, and the endpoint knows the connection no more; nobody calls it again.
+    pub(super) fn give_away(&self) -> Socket {
+        let before = self.flags.fetch_or(flag::GIVEN_AWAY, Ordering::AcqRel);
+        debug_assert_eq!(before & flag::GIVEN_AWAY, 0);
+        // SAFETY: the descriptor is open, and the new socket's alone: `drop` leaves a socket that was given away.
+        unsafe { Socket::from_raw_fd(self.socket.as_raw_fd()) }
+    }
+
     /// Whether the peer knows of the end of our data, or why it never will; `None` while that is open.
     pub(crate) fn end_known(&self) -> Option<Result<()>> {
         let flags = self.flags.load(Ordering::Acquire);
         if flags & flag::CLOSED == 0 && flags & (flag::END_ACKNOWLEDGED | flag::OVER) != 0 {
             return Some(Ok(()));
+        }
+        if flags & flag::PEER_BARE != 0 {
+            let text = format!("the peer at {} has taken its socket for itself, and hears of no end", self.path.remote);
+            let hint = "say the end in the application's own data";
+            return Some(Err(Error::new(ErrorKind::Unsupported, text).with_hint(hint)));
         }
         self.over().map(Err)
     }
@@ -357,6 +411,15 @@ impl Link {
 
     pub(super) fn socket(&self) -> &Socket {
         &self.socket
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if *self.flags.get_mut() & flag::GIVEN_AWAY == 0 {
+            // SAFETY: it is dropped here only, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.socket) }
+        }
     }
 }
 

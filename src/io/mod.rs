@@ -3,12 +3,13 @@
 //! [`mod@core`] holds the sans-IO peer and does what it wants ([`outputs`]), and gives it what the sockets bring
 //! ([`inputs`]). [`shared`] guards it with one lock, wakes blocked calls and whoever drives; [`engine`] is the thread and
 //! the end of all. A connection's own socket ([`link`]) is used by the program's calls directly ([`mod@receive`]), and
-//! only [`peek`]ed at for the peer's checks while nobody reads. TCP is [`tcp`]'s sockets in the peer's hands ([`streams`]),
+//! only [`peek`]ed at for the peer's checks while nobody reads, or becomes the program's own ([`bare`]). TCP is [`tcp`]'s sockets in the peer's hands ([`streams`]),
 //! until one of them is the program's ([`stream`]). `unsafe` is allowed here, for what neither std nor
 //! socket2 can do.
 
 #![allow(unsafe_code)]
 
+mod bare;
 mod cancel;
 mod clock;
 mod control;

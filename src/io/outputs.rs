@@ -180,6 +180,12 @@ impl Core {
                     watched.link.set_end_acknowledged();
                 }
             }
+            PeerEvent::PeerBare { session } => {
+                if let Some(watched) = self.links.get(session) {
+                    watched.link.set_peer_bare();
+                }
+            }
+            PeerEvent::Bare { session } => self.handle_bare(*session),
             PeerEvent::Closed { session, reason } => self.handle_closed(*session, *reason),
         }
         if self.wanted.events {
@@ -271,19 +277,7 @@ impl Core {
 
     fn handle_closed(&mut self, session: SessionId, reason: CloseReason) {
         self.early.remove(&session);
-        let Some(watched) = self.links.remove(&session) else { return };
-        let Watched { link, look, token, .. } = watched;
-        self.sources.remove(&token);
-        if let Some(due) = look.due {
-            self.looks.remove(&(due, session));
-        } else {
-            // Closing would do it too, but the socket may live on for a moment in a blocked call.
-            let _ = self.registry.deregister(&mut SourceFd(&link.as_raw_fd()));
-        }
-        let route = (link.path.udp_socket(), link.path.remote);
-        if self.routes.get(&route) == Some(&session) {
-            self.routes.remove(&route);
-        }
+        let Some(link) = self.unwatch(session) else { return };
         if let Err(error) = link.retire(reason, &mut self.buffer) {
             self.log(Level::Warn, || format!("cannot give back the socket of a connection: {error}"));
         }
@@ -291,7 +285,7 @@ impl Core {
 }
 
 /// Takes everything that a socket holds.
-fn collect(id: SocketId, socket: &UdpSocket, buffer: &mut [u8], pending: &mut VecDeque<Pending>) {
+pub(super) fn collect(id: SocketId, socket: &UdpSocket, buffer: &mut [u8], pending: &mut VecDeque<Pending>) {
     for _ in 0..MAX_COLLECTED {
         match socket.receive(buffer) {
             Ok(received) => pending.push_back(Pending::Datagram {

@@ -72,7 +72,7 @@ impl Look {
         let taken = reads.saturating_sub(self.reads) + u64::from(reading);
         self.reads = reads;
         let fill = Fill::of(link.socket());
-        if taken > 0 && u64::from(fill.used) / DATAGRAM <= taken * PATIENCE {
+        if taken > 0 && !link.is_leaving() && u64::from(fill.used) / DATAGRAM <= taken * PATIENCE {
             return Found::Reader;
         }
         if fill.is_over_half() {
@@ -146,13 +146,24 @@ fn start(socket: &Socket) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0)
 }
 
+/// Has peeks see the head of the queue, as the system has them.
+#[cfg(target_os = "linux")]
+pub(super) fn stop(socket: &Socket) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, -1)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn stop(_socket: &Socket) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(not(target_os = "linux"))]
 fn start(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
 /// Has the next peek see the head of the queue.
-fn restart(socket: &Socket) {
+pub(super) fn restart(socket: &Socket) {
     // It worked when the socket was opened.
     let _ = start(socket);
 }

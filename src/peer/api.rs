@@ -285,8 +285,21 @@ pub enum PeerEvent {
         /// The session.
         session: SessionId,
     },
-    /// A connection is over, and gone. The last event of every session that was connected, but for streams: those
-    /// have left the machine with [`PeerEvent::Connected`].
+    /// The peer has taken its socket for itself ([`Peer::bare`](super::Peer::bare)): it is sent nothing but data any more, neither checks
+    /// nor the end, and its silence says nothing. The connection lasts until it is closed here; nobody else is told then.
+    PeerBare {
+        /// The session.
+        session: SessionId,
+    },
+    /// The socket of this connection holds nothing but data from now on, and is the application's
+    /// ([`Peer::bare`](super::Peer::bare)); the last event of its session. Until the next timeout the machine still tells the messages
+    /// that came before from data, then it forgets the session.
+    Bare {
+        /// The session.
+        session: SessionId,
+    },
+    /// A connection is over, and gone. The last event of every session that was connected, but for those that have
+    /// left the machine before: streams with [`PeerEvent::Connected`], sockets with [`PeerEvent::Bare`].
     Closed {
         /// The session.
         session: SessionId,

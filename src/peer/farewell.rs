@@ -18,7 +18,7 @@ const MAX_INTERVAL: Duration = Duration::from_millis(250);
 
 /// FLAGS of END: its sender neither sends nor receives any more.
 pub(super) const CLOSES: u32 = 1;
-/// FLAGS of END and TRICKLE: its sender is the connector.
+/// FLAGS of END, TRICKLE and BARE: its sender is the connector.
 pub(super) const FROM_CONNECTOR: u32 = 2;
 
 /// The announcement of the end of our data.
@@ -61,6 +61,15 @@ impl Farewell {
             until: now + config.farewell,
             acknowledged: false,
         });
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.ours.is_some()
+    }
+
+    /// The peer hears of no end any more: what it has not acknowledged is not repeated.
+    pub(super) fn abandon(&mut self) {
+        self.ours.take_if(|ours| !ours.acknowledged);
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -4,7 +4,8 @@
 //!
 //! A datagram is told apart by what it is. An answer of a server goes to the listener or the session whose socket it
 //! came to; a check to the session that its username names; an answer to a check to the session that its transaction
-//! id is marked with; END and TRICKLE to the session whose id they carry. Whatever is none of these, and comes from
+//! id is marked with; END, TRICKLE and BARE to the session whose id they
+//! carry. Whatever is none of these, and comes from
 //! where a session's peer was heard before, is that session's data.
 //!
 //! # The loop
@@ -62,6 +63,7 @@
 //! ```
 
 mod api;
+mod bare;
 mod farewell;
 mod gathering;
 mod listener;
@@ -255,6 +257,17 @@ impl Peer {
     /// follows. One that is not connected is gone at once, without an event.
     pub fn close(&mut self, now: Instant, session: SessionId) {
         self.with_session(now, session, |session, cx| session.end(cx, true));
+    }
+
+    /// Asks for the socket of a connected session, to hold nothing but data: the peer is told, and sends no checks any
+    /// more. [`PeerEvent::Bare`] follows within a round trip, and where the peer does not answer within four and a half
+    /// (each taken as at least 33 ms, and at most 667 ms); or [`PeerEvent::Closed`] when the peer ends the connection first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when the session is not connected, or either side has announced the end of its data.
+    pub fn bare(&mut self, now: Instant, session: SessionId) -> Result<()> {
+        let unknown = || Err(Error::new(ErrorKind::Closed, "there is no connection of this session"));
+        self.with_session(now, session, Session::go_bare).unwrap_or_else(unknown)
     }
 
     /// The smoothed round-trip time of a connected session.
@@ -455,7 +468,7 @@ impl Peer {
                 self.handle_server_answer(now, at, message)
             }
             (Method::INTRODUCE, Class::Indication) => self.handle_introduction(now, at, message),
-            (Method::END | Method::TRICKLE, Class::Request | Class::Success) => {
+            (Method::END | Method::TRICKLE | Method::BARE, Class::Request | Class::Success) => {
                 self.give(now, message.session_id(), |session, cx| session.handle_control(cx, at, message))
             }
             _ => false,

@@ -124,6 +124,20 @@ impl Negotiation {
         }
     }
 
+    /// Asks for no consent any more, and needs none.
+    pub(super) fn end_consent(&mut self) {
+        if let Self::Datagrams { agent, .. } = self {
+            agent.end_consent();
+        }
+    }
+
+    /// Sends no check any more.
+    pub(super) fn fall_silent(&mut self) {
+        if let Self::Datagrams { agent, .. } = self {
+            agent.fall_silent();
+        }
+    }
+
     /// Checks sent, or connects attempted.
     pub(super) fn packets_sent(&self) -> u32 {
         match self {

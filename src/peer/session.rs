@@ -3,7 +3,7 @@
 //! A connector's session begins with a lookup. When the lookup brings an introduction (a listener's session begins
 //! there) both sides have the other's key and addresses: the session's keys are derived, an [`Agent`] is made and its
 //! first checks leave in the same moment. When the agent has selected a pair the session is connected. Its end is
-//! agreed upon by a [`Farewell`]; a session that is over stays a few seconds more, silent but for repeating its
+//! agreed upon by a [`Farewell`], or its socket becomes the application's own ([`Bare`]); a session that is over stays a few seconds more, silent but for repeating its
 //! acknowledgement to a peer that missed it.
 
 use alloc::{collections::VecDeque, format, vec::Vec};
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Carrier, CloseReason, ListenerId, Path, PeerEvent, Strategy,
+    bare::Bare,
     farewell::{self, Farewell, is_from_peer},
     gathering::Gathering,
     negotiation::{Negotiation, Outcome},
@@ -76,7 +77,7 @@ impl Context<'_> {
         stream
     }
 
-    fn transmit(&mut self, transmit: Transmit) {
+    pub(super) fn transmit(&mut self, transmit: Transmit) {
         self.outputs.push_back(Output::Transmit(transmit));
     }
 }
@@ -102,15 +103,17 @@ pub(super) enum Phase {
     Connected,
     /// Over; acknowledgements are repeated until then.
     Lingering(Instant),
+    /// Its socket is the application's, since then. Until the next timeout, messages are still told from data.
+    Bare(Instant),
     /// Over, to be forgotten.
     Gone,
 }
 
 /// What both sides know once they are introduced.
 #[derive(Debug)]
-struct Introduction {
-    negotiation: Negotiation,
-    control: Zeroizing<[u8; 32]>,
+pub(super) struct Introduction {
+    pub(super) negotiation: Negotiation,
+    pub(super) control: Zeroizing<[u8; 32]>,
     at: Instant,
     deadline: Instant,
     trickle: Trickle,
@@ -138,9 +141,10 @@ pub(super) struct Session {
     /// The first bytes of all its transactions' ids.
     pub(super) tag: [u8; 4],
     secret: Option<Secret>,
-    introduction: Option<Introduction>,
-    path: Option<SelectedPair>,
-    farewell: Farewell,
+    pub(super) introduction: Option<Introduction>,
+    pub(super) path: Option<SelectedPair>,
+    pub(super) farewell: Farewell,
+    pub(super) bare: Bare,
     /// The ports of a stream session.
     pub(super) gathering: Option<Gathering>,
 }
@@ -164,11 +168,12 @@ impl Session {
             introduction: None,
             path: None,
             farewell: Farewell::default(),
+            bare: Bare::default(),
             gathering: None,
         }
     }
 
-    const fn is_connector(&self) -> bool {
+    pub(super) const fn is_connector(&self) -> bool {
         self.listener.is_none()
     }
 
@@ -179,7 +184,7 @@ impl Session {
 
     /// Whether data of the peer is of any use (still).
     pub(super) const fn takes_data(&self) -> bool {
-        matches!(self.phase, Phase::Punching | Phase::Connected)
+        matches!(self.phase, Phase::Punching | Phase::Connected | Phase::Bare(_))
     }
 
     /// Whether it is looking for a path since then at least, and has heard nothing of its peer.
@@ -315,8 +320,8 @@ impl Session {
 
     /// Takes in a check whose username begins with our fragment; whether it was one of this session.
     pub(super) fn handle_check(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
-        if matches!(self.phase, Phase::Lingering(_)) {
-            // The peer has not heard of the end yet; a check of its is no data all the same.
+        if matches!(self.phase, Phase::Lingering(_) | Phase::Bare(_)) || self.bare.peer_is_bare() {
+            // The peer has not heard of the end yet, or takes no answers any more; a check of its is no data all the same.
             return true;
         }
         if !matches!(self.phase, Phase::Punching | Phase::Connected) {
@@ -331,6 +336,9 @@ impl Session {
 
     /// Takes in an answer to a check whose transaction id begins with our tag; whether it was one.
     pub(super) fn handle_check_answer(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
+        if matches!(self.phase, Phase::Bare(_)) || self.bare.peer_is_bare() {
+            return true;
+        }
         let Some(introduction) = &mut self.introduction else { return false };
         let taken = introduction.negotiation.handle_response(cx.now, at, message);
         self.stop_asking_when_heard();
@@ -347,7 +355,7 @@ impl Session {
         }
     }
 
-    /// Takes in a message of ours that is not a check: END or TRICKLE; whether it was authentic.
+    /// Takes in a message of ours that is not a check: END, TRICKLE or BARE; whether it was authentic.
     pub(super) fn handle_control(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
         let is_connector = self.is_connector();
         let Some(introduction) = &mut self.introduction else { return false };
@@ -364,7 +372,11 @@ impl Session {
             }
             return false;
         }
+        if matches!(self.phase, Phase::Bare(_)) {
+            return true;
+        }
         match (message.method(), message.class()) {
+            (Method::BARE, _) => self.handle_bare(cx, at, message),
             (Method::END, Class::Request) => self.handle_end(cx, at, message),
             (Method::END, Class::Success) => {
                 let is_news = self.farewell.handle_success(message.transaction_id());
@@ -446,6 +458,12 @@ impl Session {
     /// Announces the end of our data, or (with `closes`) of everything.
     pub(super) fn end(&mut self, cx: &mut Context<'_>, closes: bool) {
         match self.phase {
+            Phase::Connected if self.bare.peer_is_bare() => {
+                // There is nobody to be told.
+                if closes {
+                    self.finish(cx, CloseReason::End);
+                }
+            }
             Phase::Connected => {
                 // Half as much again as the round trip, and not below what a busy host needs.
                 let interval = self.rtt().unwrap_or_default() * 3 / 2;
@@ -454,7 +472,7 @@ impl Session {
                 self.handle_timeout(cx);
             }
             Phase::Binding | Phase::Looking | Phase::Punching if closes => self.phase = Phase::Gone,
-            Phase::Binding | Phase::Looking | Phase::Punching | Phase::Lingering(_) | Phase::Gone => {}
+            Phase::Binding | Phase::Looking | Phase::Punching | Phase::Lingering(_) | Phase::Bare(_) | Phase::Gone => {}
         }
     }
 
@@ -468,7 +486,7 @@ impl Session {
 
     /// Does everything that is due, and passes on what the agent made.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        if let Phase::Lingering(until) = self.phase {
+        if let Phase::Lingering(until) | Phase::Bare(until) = self.phase {
             if cx.now >= until {
                 self.phase = Phase::Gone;
             }
@@ -486,6 +504,7 @@ impl Session {
         }
         self.drain_agent(cx);
         self.run_farewell(cx);
+        self.run_bare(cx);
         if self.phase == Phase::Punching
             && let Some(introduction) = self.introduction.as_ref()
             && cx.now >= introduction.deadline
@@ -726,7 +745,7 @@ impl Session {
 
     pub(super) fn next_wake(&self) -> NextWake {
         let mut wake = NextWake::never();
-        if let Phase::Lingering(until) = self.phase {
+        if let Phase::Lingering(until) | Phase::Bare(until) = self.phase {
             wake.at(Some(until), Timer::Expiry);
             return wake;
         }
@@ -742,6 +761,7 @@ impl Session {
                 wake.at(Some(introduction.deadline), Timer::Deadline);
             }
             wake.merge(self.farewell.next_wake());
+            wake.merge(self.bare.next_wake());
         }
         wake
     }

@@ -321,6 +321,19 @@ impl Agent {
         self.selected_pair().and_then(|pair| pair.rtt)
     }
 
+    /// Asks for no consent any more, and needs none. A choice that the peer may not know of yet is still told.
+    pub(crate) fn end_consent(&mut self) {
+        self.consent = None;
+    }
+
+    /// Sends no check any more.
+    pub(crate) fn fall_silent(&mut self) {
+        self.consent = None;
+        for pair in &mut self.pairs {
+            pair.next_check = None;
+        }
+    }
+
     fn add_pair(&mut self, now: Instant, socket: SocketId, ipv6: bool, remote: &Candidate) -> Option<usize> {
         if remote.address.is_ipv6() != ipv6 || self.pairs.len() >= self.config.max_pairs {
             return None;

@@ -1,5 +1,6 @@
 //! The library in the simulator: real peers, the real server, virtual time.
 
+mod bare;
 mod life;
 mod networks;
 mod rendezvous;

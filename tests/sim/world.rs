@@ -41,11 +41,15 @@ pub(crate) struct Node {
     /// Connections that sessions were given, by session.
     given: BTreeMap<SessionId, StreamId>,
     next_accepted: u32,
+    /// Sockets that are their application's own, by our port and the peer's address.
+    bare: BTreeMap<(u16, SocketAddr), SessionId>,
     wake: Option<Time>,
     /// Everything that happened, with its time.
     pub(crate) events: Vec<(Time, PeerEvent)>,
     /// Data that arrived.
     pub(crate) received: Vec<(SessionId, Vec<u8>)>,
+    /// What arrived at sockets that are their application's own, with its time.
+    pub(crate) received_bare: Vec<(Time, Vec<u8>)>,
 }
 
 /// A TCP connection of a node.
@@ -90,9 +94,11 @@ impl World {
             streams: BTreeMap::new(),
             given: BTreeMap::new(),
             next_accepted: StreamId::FIRST_ACCEPTED,
+            bare: BTreeMap::new(),
             wake: None,
             events: Vec::new(),
             received: Vec::new(),
+            received_bare: Vec::new(),
         });
         NodeId(self.nodes.len() - 1)
     }
@@ -220,6 +226,15 @@ impl World {
         self.transmit(node.0, socket, None, path.remote, payload.to_vec());
     }
 
+    /// Sends application data from a socket that is the application's own.
+    pub(crate) fn send_bare(&mut self, node: NodeId, payload: &[u8]) {
+        let (local, remote) = *self.nodes[node.0].bare.keys().next().expect("a bare socket");
+        let host = self.nodes[node.0].host;
+        let ip = self.net.addresses(host).into_iter().find(|ip| ip.is_ipv6() == remote.is_ipv6()).unwrap();
+        let source = SocketAddr::new(ip, local);
+        self.net.send(host, Datagram { source, destination: remote, ttl: TTL, payload: payload.to_vec() });
+    }
+
     /// Sends application data along the stream of a session.
     pub(crate) fn send_stream(&mut self, node: NodeId, session: SessionId, bytes: &[u8]) {
         let stream = self.given_stream(node, session).expect("a stream");
@@ -304,6 +319,10 @@ impl World {
     fn deliver(&mut self, delivery: Delivery) {
         let Some(index) = self.nodes.iter().position(|node| node.host == delivery.host) else { return };
         let node = &mut self.nodes[index];
+        if node.bare.contains_key(&(delivery.destination.port(), delivery.source)) {
+            node.received_bare.push((self.net.now(), delivery.payload));
+            return;
+        }
         let is_there = |local: &SocketAddr| {
             local.port() == delivery.destination.port()
                 && local.is_ipv6() == delivery.destination.is_ipv6()
@@ -470,6 +489,10 @@ impl World {
                         node.streams.get_mut(&stream).expect("a stream that is there").given = true;
                         node.given.insert(*session, stream);
                     }
+                    if let PeerEvent::Bare { session } = event {
+                        let path = node.path_of(session);
+                        node.bare.insert((path.local.port(), path.remote), session);
+                    }
                     node.events.push((self.net.now(), event));
                 }
                 Output::Log(..) => {}
@@ -541,6 +564,14 @@ impl Node {
     /// Whether some event has happened.
     pub(crate) fn any(&self, is_it: impl Fn(&PeerEvent) -> bool) -> bool {
         self.events.iter().any(|(_, event)| is_it(event))
+    }
+
+    fn path_of(&self, session: SessionId) -> Path {
+        let path = self.events.iter().find_map(|(_, event)| match event {
+            PeerEvent::Connected { session: connected, path, .. } if *connected == session => Some(*path),
+            _ => None,
+        });
+        path.expect("a session that was connected")
     }
 
     /// When an event has happened first.

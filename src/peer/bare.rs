@@ -1,0 +1,180 @@
+//! How a connection's socket becomes the application's own: each side says, once and signed with the session's
+//! control key, that from now on it takes nothing but data (BARE), and the other falls silent.
+//!
+//! A side that wants its socket sends BARE and repeats it at most three times. Whoever gets one acknowledges it and sends that
+//! peer no check and no END any more: it may stay as it is, without consent, or want its own socket too, at once or
+//! later. The exchange is over for the side that wants
+//!
+//! - when its BARE is acknowledged: the peer knows, and is silent;
+//! - when the peer's BARE has come and was not repeated for a while: the peer is silent too, and has the acknowledgement.
+//!   Its BARE stands for the acknowledgement of ours, which is repeated no more;
+//! - when three repetitions were not acknowledged: then a peer that never got one may send checks until its consent
+//!   expires.
+//!
+//! So the socket holds data only, save one repeated BARE of a peer that misses its acknowledgement for longer
+//! than we wait.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{
+    PeerEvent,
+    farewell::FROM_CONNECTOR,
+    session::{Context, Phase, Session},
+};
+use crate::{
+    Error, ErrorKind,
+    machine::{Instant, NextWake, Random, Timer, Transmit},
+    punch::Arrival,
+    wire::stun::{Builder, Class, Message, Method, SessionId, TransactionId},
+};
+
+/// A message and three repetitions.
+const MESSAGES: u8 = 4;
+
+/// Repetitions are one and a half round trips apart, and within these: a busy host takes some milliseconds to answer,
+/// and nobody wants to wait for longer than four seconds in all.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Our wish.
+#[derive(Debug)]
+struct Ours {
+    id: TransactionId,
+    interval: Duration,
+    next: Instant,
+    sent: u8,
+    acknowledged: bool,
+}
+
+/// How far both sides are.
+#[derive(Debug, Default)]
+pub(super) struct Bare {
+    ours: Option<Ours>,
+    /// When the peer has said last that it takes nothing but data.
+    heard: Option<Instant>,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Wait,
+    Send(TransactionId),
+    Done,
+}
+
+impl Bare {
+    /// Whether the peer takes nothing but data any more.
+    pub(super) const fn peer_is_bare(&self) -> bool {
+        self.heard.is_some()
+    }
+
+    fn begin(&mut self, now: Instant, rtt: Duration, random: &mut Random) {
+        let interval = (rtt * 3 / 2).clamp(INTERVALS.0, INTERVALS.1);
+        let id = TransactionId(random.bytes());
+        self.ours.get_or_insert(Ours { id, interval, next: now, sent: 0, acknowledged: false });
+    }
+
+    fn acknowledge(&mut self, id: TransactionId) {
+        if let Some(ours) = self.ours.as_mut().filter(|ours| ours.id == id) {
+            ours.acknowledged = true;
+        }
+    }
+
+    fn poll(&mut self, now: Instant) -> Step {
+        let due = self.due();
+        let Some(ours) = &mut self.ours else { return Step::Wait };
+        if !due.is_some_and(|due| now >= due) {
+            return Step::Wait;
+        }
+        if ours.acknowledged || self.heard.is_some() || ours.sent == MESSAGES {
+            return Step::Done;
+        }
+        ours.sent += 1;
+        ours.next = now + ours.interval;
+        Step::Send(ours.id)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let ours = self.ours.as_ref()?;
+        Some(match self.heard {
+            _ if ours.acknowledged => Instant::default(),
+            // A peer that missed the acknowledgement would have said it again.
+            Some(heard) => heard + ours.interval * 2,
+            None => ours.next,
+        })
+    }
+
+    pub(super) fn next_wake(&self) -> NextWake {
+        let mut wake = NextWake::never();
+        wake.at(self.due(), Timer::Acknowledgement);
+        wake
+    }
+}
+
+impl Session {
+    /// Begins to ask for the socket.
+    pub(super) fn go_bare(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let ended = self.farewell.they_ended() || self.farewell.has_begun();
+        let (Phase::Connected, false, Some(introduction)) = (self.phase, ended, &mut self.introduction) else {
+            let what = if ended { "the connection is being ended" } else { "there is no connection of this session" };
+            return Err(Error::new(ErrorKind::Closed, what));
+        };
+        introduction.negotiation.end_consent();
+        let rtt = introduction.negotiation.rtt().unwrap_or_default();
+        self.bare.begin(cx.now, rtt, cx.random);
+        self.handle_timeout(cx);
+        Ok(())
+    }
+
+    /// Takes in an authentic BARE, or the acknowledgement of ours.
+    pub(super) fn handle_bare(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) {
+        // One that is not connected yet hears of it again; one that closes says so, and the other can take it in.
+        if self.phase != Phase::Connected || self.farewell.is_closing() {
+            return;
+        }
+        let connector = self.is_connector();
+        let Some(introduction) = &mut self.introduction else { return };
+        if message.class() == Class::Success {
+            return self.bare.acknowledge(message.transaction_id());
+        }
+        let id = message.transaction_id();
+        let payload = build(Class::Success, id, self.id, connector, &introduction.control);
+        let source = Some(at.local.ip()).filter(|ip| !ip.is_unspecified());
+        cx.transmit(Transmit { socket: at.socket, source, destination: at.remote, payload });
+        if self.bare.heard.replace(cx.now).is_none() {
+            introduction.negotiation.fall_silent();
+            self.farewell.abandon();
+            cx.event(PeerEvent::PeerBare { session: self.id });
+        }
+    }
+
+    pub(super) fn run_bare(&mut self, cx: &mut Context<'_>) {
+        if self.phase != Phase::Connected {
+            return;
+        }
+        let connector = self.is_connector();
+        let (Some(introduction), Some(pair)) = (&mut self.introduction, self.path) else { return };
+        match self.bare.poll(cx.now) {
+            Step::Wait => {}
+            Step::Send(id) => {
+                let payload = build(Class::Request, id, self.id, connector, &introduction.control);
+                let source = Some(pair.local).filter(|ip| !ip.is_unspecified());
+                cx.transmit(Transmit { socket: pair.socket, source, destination: pair.remote, payload });
+            }
+            Step::Done => {
+                introduction.negotiation.fall_silent();
+                self.phase = Phase::Bare(cx.now);
+                cx.event(PeerEvent::Bare { session: self.id });
+            }
+        }
+    }
+}
+
+fn build(class: Class, id: TransactionId, session: SessionId, connector: bool, control: &[u8; 32]) -> Vec<u8> {
+    Builder::new(class, Method::BARE, id)
+        .session_id(session)
+        .flags(if connector { FROM_CONNECTOR } else { 0 })
+        .integrity_sha256(control)
+        .fingerprint()
+        .finish()
+}
