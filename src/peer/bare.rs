@@ -11,6 +11,9 @@
 //! - when three repetitions were not acknowledged: then a peer that never got one may send checks until its consent
 //!   expires.
 //!
+//! Every repetition has a transaction id of its own, and each is acknowledged once: a driver that leaves messages where
+//! they are until the application reads there hands them in twice, and the second acknowledgement would come too late.
+//!
 //! So the socket holds data only, save one repeated BARE of a peer that misses its acknowledgement for longer
 //! than we wait.
 
@@ -39,6 +42,7 @@ const INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 /// Our wish.
 #[derive(Debug)]
 struct Ours {
+    /// What the transaction ids of all our messages are, but for the last byte.
     id: TransactionId,
     interval: Duration,
     next: Instant,
@@ -52,6 +56,8 @@ pub(super) struct Bare {
     ours: Option<Ours>,
     /// When the peer has said last that it takes nothing but data.
     heard: Option<Instant>,
+    /// Its messages that were acknowledged.
+    seen: Vec<TransactionId>,
 }
 
 /// What is to be done.
@@ -75,9 +81,19 @@ impl Bare {
     }
 
     fn acknowledge(&mut self, id: TransactionId) {
-        if let Some(ours) = self.ours.as_mut().filter(|ours| ours.id == id) {
+        if let Some(ours) = self.ours.as_mut().filter(|ours| ours.id.0.starts_with(&id.0[..11])) {
             ours.acknowledged = true;
         }
+    }
+
+    /// Notes a message of the peer's; whether it is news.
+    fn hear(&mut self, now: Instant, id: TransactionId) -> bool {
+        let news = !self.seen.contains(&id) && self.seen.len() < usize::from(MESSAGES);
+        if news {
+            self.seen.push(id);
+            self.heard = Some(now);
+        }
+        news
     }
 
     fn poll(&mut self, now: Instant) -> Step {
@@ -91,6 +107,7 @@ impl Bare {
         }
         ours.sent += 1;
         ours.next = now + ours.interval;
+        ours.id.0[11] = ours.sent;
         Step::Send(ours.id)
     }
 
@@ -138,10 +155,14 @@ impl Session {
             return self.bare.acknowledge(message.transaction_id());
         }
         let id = message.transaction_id();
+        let was_bare = self.bare.peer_is_bare();
+        if !self.bare.hear(cx.now, id) {
+            return;
+        }
         let payload = build(Class::Success, id, self.id, connector, &introduction.control);
         let source = Some(at.local.ip()).filter(|ip| !ip.is_unspecified());
         cx.transmit(Transmit { socket: at.socket, source, destination: at.remote, payload });
-        if self.bare.heard.replace(cx.now).is_none() {
+        if !was_bare {
             introduction.negotiation.fall_silent();
             self.farewell.abandon();
             cx.event(PeerEvent::PeerBare { session: self.id });

@@ -55,7 +55,7 @@ fn one_side_has_its_socket_and_the_other_goes_on() {
             assert_eq!(receive(&managed).unwrap(), [round]);
         }
         let expected: Vec<_> = (0..50_u8).map(|round| vec![round; 1000]).collect();
-        assert_eq!(rest(&socket, SILENCE), expected, "and no check");
+        assert!(rest(&socket, SILENCE) == expected, "something else came");
         // The end reaches nobody, and takes no time.
         let start = Instant::now();
         assert_eq!(managed.end(LONG.into()).unwrap_err().kind(), ErrorKind::Unsupported);
@@ -80,7 +80,7 @@ fn both_sides_have_their_sockets_and_the_endpoints_go() {
             from.send(&[round; 700]).unwrap();
         }
         let expected: Vec<_> = (0..100_u8).map(|round| vec![round; 700]).collect();
-        assert_eq!(rest(to, SILENCE), expected);
+        assert!(rest(to, SILENCE) == expected);
     }
 }
 
@@ -99,7 +99,7 @@ fn nothing_that_came_before_is_lost_or_out_of_order() {
     let socket = far.into_socket().unwrap();
     near.send(b"after").unwrap();
     expected.push(b"after".to_vec());
-    assert_eq!(rest(&socket, SILENCE), expected);
+    assert!(rest(&socket, SILENCE) == expected);
     // It blocks, as the system makes them, and wakes for what comes.
     socket.set_read_timeout(None).unwrap();
     thread::scope(|scope| {
@@ -204,17 +204,17 @@ fn a_farewell_takes_as_long_as_it_was_told() {
     config.farewell = Duration::from_millis(200);
     let listener = server.endpoint().thread(false).build().unwrap().listen(Some("bob"), LONG.into()).unwrap();
     let endpoint = server.endpoint().config(config).build().unwrap();
-    let near = thread::scope(|scope| {
+    let (near, _far) = thread::scope(|scope| {
         let near = scope.spawn(|| endpoint.connect_datagram("bob", &ConnectOptions::default()).unwrap());
         let far = listener.accept_datagram(LONG.into()).unwrap();
         while !near.is_finished() {
             let _ = far.recv(&mut [0; 1200], Duration::from_millis(1).into());
         }
-        near.join().unwrap()
+        (near.join().unwrap(), far)
     });
     // Nobody drives the other side any more.
     let start = Instant::now();
     let ended = near.end(LONG.into());
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert!(ended.is_err());
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Timeout);
 }
