@@ -865,7 +865,8 @@ int32_t holepunch_connection_recv(struct holepunch_connection_t *connection,
  * Receiving goes on until the peer ends too. cancel may be NULL.
  *
  * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED,
- * HOLEPUNCH_ERROR_CLOSED, HOLEPUNCH_ERROR_LOST.
+ * HOLEPUNCH_ERROR_CLOSED, HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_UNSUPPORTED, the peer has taken its socket
+ * (holepunch_connection_into_socket()) and hears of no end.
  */
 int32_t holepunch_connection_end(struct holepunch_connection_t *connection,
                                  int64_t timeout_ms,
@@ -904,6 +905,29 @@ int32_t holepunch_connection_rtt(struct holepunch_connection_t *connection,
 int32_t holepunch_connection_fd(struct holepunch_connection_t *connection,
                                 holepunch_socket_t *fd,
                                 struct holepunch_error_t **error);
+
+/**
+ * Gives the connection's socket away: a plain UDP socket of the system's, connected to the peer and blocking, that
+ * holds nothing but data and has nothing of this library on it. It is the caller's, who closes it; it outlives the
+ * endpoint.
+ *
+ * Blocks for a round trip, in which the peer learns that it must send no checks any more; where it does not answer,
+ * for 0.2 to 4 seconds, and then a peer that never heard of it may send checks for 30 seconds more. What had come and
+ * was not received is in the socket; recvfrom() tells this side's own address as the source of these datagrams. From
+ * then on nobody keeps NAT bindings alive, notices when the peer is gone, or tells it of the end. The peer may do the
+ * same, or go on with its connection. SO_REUSEADDR must stay set: connections of one listener share its port.
+ *
+ * Calls on the connection must have returned. Every later one but holepunch_connection_free(), which must follow,
+ * returns HOLEPUNCH_ERROR_CLOSED; also after a failure, which closes the connection, unless it is
+ * HOLEPUNCH_ERROR_INVALID_ARGUMENT. Closing the endpoint from another thread ends the call.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, connection or socket is NULL, or a call has not returned;
+ * HOLEPUNCH_ERROR_CLOSED, either side has ended or closed; HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_UNSUPPORTED, on
+ * systems other than Linux; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+ */
+int32_t holepunch_connection_into_socket(struct holepunch_connection_t *connection,
+                                         holepunch_socket_t *socket,
+                                         struct holepunch_error_t **error);
 
 /**
  * Closes the connection: the peer is told in the background, and blocked calls return HOLEPUNCH_ERROR_CLOSED within

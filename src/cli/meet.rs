@@ -313,6 +313,8 @@ fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, s
         | PeerEvent::Introduced { .. }
         | PeerEvent::Failed { .. }
         | PeerEvent::ListenFailed { .. }
+        | PeerEvent::PeerBare { .. }
+        | PeerEvent::Bare { .. }
         | PeerEvent::EndAcknowledged { .. } => {}
     }
 }

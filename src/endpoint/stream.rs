@@ -117,10 +117,12 @@ impl Stream {
     /// outlives the endpoint.
     ///
     /// # Errors
-    /// `Forked`; `Io` when the system refuses.
+    /// `Closed` after [`close`](Self::close); `Forked`. The system can hardly refuse (`Io`): no descriptor is made. The stream is closed then.
     pub fn into_socket(self) -> Result<TcpStream> {
-        self.engine.with(|core| core.forget_link(&self.link))?;
-        self.link.give_away()
+        self.engine.with(|core| {
+            core.forget_link(&self.link);
+            self.link.give_away()
+        })?
     }
 
     /// Closes it: calls that block on it, and all later ones, fail with `Closed`. Returns at once; what was sent still

@@ -6,8 +6,9 @@
 
 use std::{
     fmt, io,
+    mem::ManuallyDrop,
     net::{Shutdown, SocketAddr, TcpStream},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, RawFd},
     process,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -32,7 +33,8 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// One stream: its socket and state.
 pub(crate) struct StreamLink {
-    socket: Socket,
+    /// Whose it is says `given_away`.
+    socket: ManuallyDrop<Socket>,
     pub(crate) session: SessionId,
     pub(crate) path: Path,
     closed: AtomicBool,
@@ -54,6 +56,7 @@ impl StreamLink {
         let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
         socket.set_tcp_keepalive(&probes.with_retries(KEEPALIVE_PROBES))?;
         let [closed, ended, reset, given_away] = [const { AtomicBool::new(false) }; 4];
+        let socket = ManuallyDrop::new(socket);
         Ok(Self { socket, session, path, closed, ended, reset, given_away, process: process::id() })
     }
 
@@ -105,18 +108,16 @@ impl StreamLink {
         }
     }
 
-    /// Gives the socket away as the system makes them: blocking, without our options.
+    /// Gives the socket away as the system makes them: blocking, without our options. The endpoint's lock is held, and the
+    /// endpoint knows the stream no more; nobody calls it again. After a failure it is as it was, but for an option.
     pub(crate) fn give_away(&self) -> Result<TcpStream> {
-        let give = || {
-            let socket = self.socket.try_clone()?;
-            socket.set_keepalive(false)?;
-            socket.set_tcp_nodelay(false)?;
-            Ok(socket)
-        };
-        let failed = |error: io::Error| os_error("cannot give the socket away", &error);
-        let socket = give().map_err(failed)?;
-        self.given_away.store(true, Ordering::Release);
-        Ok(socket.into())
+        self.check_open()?;
+        let plain = self.socket.set_keepalive(false).and_then(|()| self.socket.set_tcp_nodelay(false));
+        plain.map_err(|error| os_error("cannot give the socket away", &error))?;
+        let before = self.given_away.swap(true, Ordering::AcqRel);
+        debug_assert!(!before, "it is given away once");
+        // SAFETY: the descriptor is open, and the new socket's alone: `drop` leaves a socket that was given away.
+        Ok(unsafe { TcpStream::from_raw_fd(self.socket.as_raw_fd()) })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -166,10 +167,15 @@ impl StreamLink {
 
 impl Drop for StreamLink {
     fn drop(&mut self) {
-        if self.process == process::id() && !*self.given_away.get_mut() {
+        if *self.given_away.get_mut() {
+            return;
+        }
+        if self.process == process::id() {
             self.close();
             drain(&self.socket);
         }
+        // SAFETY: it is dropped here only, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.socket) }
     }
 }
 

@@ -5,7 +5,8 @@
 //! peer no check and no END any more: it may stay as it is, without consent, or want its own socket too, at once or
 //! later. The exchange is over for the side that wants
 //!
-//! - when its BARE is acknowledged: the peer knows, and is silent;
+//! - when its latest BARE is acknowledged: the peer knows, and is silent; where an earlier one is, the others are waited
+//!   for a little, since a busy peer may answer all at once;
 //! - when the peer's BARE has come and was not repeated for a while: the peer is silent too, and has the acknowledgement.
 //!   Its BARE stands for the acknowledgement of ours, which is repeated no more;
 //! - when three repetitions were not acknowledged: then a peer that never got one may send checks until its consent
@@ -47,7 +48,8 @@ struct Ours {
     interval: Duration,
     next: Instant,
     sent: u8,
-    acknowledged: bool,
+    /// It is acknowledged: what is left to come has come by then.
+    acknowledged: Option<Instant>,
 }
 
 /// How far both sides are.
@@ -77,12 +79,13 @@ impl Bare {
     fn begin(&mut self, now: Instant, rtt: Duration, random: &mut Random) {
         let interval = (rtt * 3 / 2).clamp(INTERVALS.0, INTERVALS.1);
         let id = TransactionId(random.bytes());
-        self.ours.get_or_insert(Ours { id, interval, next: now, sent: 0, acknowledged: false });
+        self.ours.get_or_insert(Ours { id, interval, next: now, sent: 0, acknowledged: None });
     }
 
-    fn acknowledge(&mut self, id: TransactionId) {
+    fn acknowledge(&mut self, now: Instant, id: TransactionId) {
         if let Some(ours) = self.ours.as_mut().filter(|ours| ours.id.0.starts_with(&id.0[..11])) {
-            ours.acknowledged = true;
+            let latest = ours.id == id;
+            ours.acknowledged = if latest { Some(now) } else { ours.acknowledged.or(Some(now + ours.interval)) };
         }
     }
 
@@ -102,7 +105,7 @@ impl Bare {
         if !due.is_some_and(|due| now >= due) {
             return Step::Wait;
         }
-        if ours.acknowledged || self.heard.is_some() || ours.sent == MESSAGES {
+        if ours.acknowledged.is_some() || self.heard.is_some() || ours.sent == MESSAGES {
             return Step::Done;
         }
         ours.sent += 1;
@@ -113,11 +116,11 @@ impl Bare {
 
     fn due(&self) -> Option<Instant> {
         let ours = self.ours.as_ref()?;
-        Some(match self.heard {
-            _ if ours.acknowledged => Instant::default(),
+        Some(match (ours.acknowledged, self.heard) {
+            (Some(done), _) => done,
             // A peer that missed the acknowledgement would have said it again.
-            Some(heard) => heard + ours.interval * 2,
-            None => ours.next,
+            (None, Some(heard)) => heard + ours.interval * 2,
+            (None, None) => ours.next,
         })
     }
 
@@ -152,7 +155,7 @@ impl Session {
         let connector = self.is_connector();
         let Some(introduction) = &mut self.introduction else { return };
         if message.class() == Class::Success {
-            return self.bare.acknowledge(message.transaction_id());
+            return self.bare.acknowledge(cx.now, message.transaction_id());
         }
         let id = message.transaction_id();
         let was_bare = self.bare.peer_is_bare();

@@ -409,3 +409,35 @@ except holepunch.NameTakenError:
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("WARNING:holepunch:")  # written although the program ended at once
+
+
+def test_into_socket(pair: Pair) -> None:
+    pair.connector.send(b"before")
+    sock = pair.listener.into_socket()
+    with sock:
+        assert type(sock) is socket.socket
+        assert (sock.family, sock.type & socket.SOCK_DGRAM) == (socket.AF_INET, socket.SOCK_DGRAM)
+        assert sock.gettimeout() is None and sock.getblocking()
+        assert sock.getpeername() == pair.listener.path.remote
+        assert sock.recv(1200) == b"before"
+        assert select.select([sock], [sock], [], 0)[:2] == ([], [sock])
+        sock.send(b"after")
+        assert pair.connector.recv(timeout=5) == b"after"
+        assert pair.listener.fileno() == -1
+        for call in (pair.listener.recv, pair.listener.into_socket):
+            with pytest.raises(holepunch.ClosedError):
+                call()
+        pair.listener.close()
+        # The other one, later, and without waiting.
+        with pair.connector.into_socket() as other:
+            gc.collect()
+            other.send(b"hello")
+            assert sock.recv(1200) == b"hello"
+            assert select.select([sock, other], [], [], 0.2)[0] == []
+
+
+def test_what_has_ended_has_no_socket(pair: Pair) -> None:
+    pair.connector.end(timeout=5)
+    for connection in (pair.connector, pair.listener):
+        with pytest.raises(holepunch.ClosedError):
+            connection.into_socket()

@@ -4,8 +4,9 @@ use std::{
     ffi::c_char,
     mem::{MaybeUninit, offset_of, size_of},
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, IntoRawFd as _},
     slice,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -34,13 +35,39 @@ const FIRST_PATH_SIZE: usize = offset_of!(holepunch_path_t, sockets) + size_of::
 
 /// A direct path to one peer that carries datagrams: each arrives whole or not at all, in any order.
 pub struct holepunch_connection_t {
-    inner: Connection,
+    /// Gone once the program has the socket.
+    inner: Mutex<Option<Arc<Connection>>>,
     poison: Poison,
 }
 
 impl holepunch_connection_t {
     pub(crate) fn new(inner: Connection) -> Self {
-        Self { inner, poison: Poison::default() }
+        Self { inner: Mutex::new(Some(Arc::new(inner))), poison: Poison::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self) -> Result<Arc<Connection>> {
+        self.lock().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the connection's socket was given away"))
+    }
+
+    /// Takes the connection out, unless another call uses it.
+    fn take(&self) -> Result<Connection> {
+        let mut inner = self.lock();
+        let taken = inner.take().ok_or_else(|| Error::new(ErrorKind::Closed, "the socket was given away before"))?;
+        Arc::try_unwrap(taken).map_err(|used| {
+            *inner = Some(used);
+            Error::new(ErrorKind::InvalidArgument, "another call uses the connection")
+                .with_hint("end the calls on it first")
+        })
+    }
+
+    fn close(&self) {
+        if let Ok(connection) = self.get() {
+            connection.close();
+        }
     }
 }
 
@@ -101,7 +128,7 @@ pub unsafe extern "C" fn holepunch_connection_send(
                 }
                 (false, _) => slice::from_raw_parts(data, length),
             };
-            connection.inner.send(bytes)
+            connection.get()?.send(bytes)
         })
     }
 }
@@ -131,7 +158,7 @@ pub unsafe extern "C" fn holepunch_connection_recv(
             let out = Out::new(length, "length")?;
             let buffer = guard::buffer(buffer, capacity, LONGEST_DATAGRAM)?;
             let wait = deadline::wait(timeout_ms, cancel)?;
-            out.set(connection.inner.recv(buffer, wait)?);
+            out.set(connection.get()?.recv(buffer, wait)?);
             Ok(())
         })
     }
@@ -142,7 +169,8 @@ pub unsafe extern "C" fn holepunch_connection_recv(
 /// Receiving goes on until the peer ends too. cancel may be NULL.
 ///
 /// Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED,
-/// HOLEPUNCH_ERROR_CLOSED, HOLEPUNCH_ERROR_LOST.
+/// HOLEPUNCH_ERROR_CLOSED, HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_UNSUPPORTED, the peer has taken its socket
+/// (holepunch_connection_into_socket()) and hears of no end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn holepunch_connection_end(
     connection: *mut holepunch_connection_t,
@@ -151,7 +179,7 @@ pub unsafe extern "C" fn holepunch_connection_end(
     error: *mut *mut holepunch_error_t,
 ) -> i32 {
     // SAFETY: every pointer is NULL or what the header asks for.
-    unsafe { guard::call(connection, error, |connection| connection.inner.end(deadline::wait(timeout_ms, cancel)?)) }
+    unsafe { guard::call(connection, error, |connection| connection.get()?.end(deadline::wait(timeout_ms, cancel)?)) }
 }
 
 /// Tells what is known of the path. Set path->size first.
@@ -166,7 +194,7 @@ pub unsafe extern "C" fn holepunch_connection_path(
     error: *mut *mut holepunch_error_t,
 ) -> i32 {
     // SAFETY: every pointer is NULL or what the header asks for.
-    unsafe { guard::call(connection, error, |connection| write_path(&connection.inner.path(), path)) }
+    unsafe { guard::call(connection, error, |connection| write_path(&connection.get()?.path(), path)) }
 }
 
 /// Gives the smoothed round-trip time to the peer, in microseconds, as the latest checks showed it.
@@ -182,7 +210,7 @@ pub unsafe extern "C" fn holepunch_connection_rtt(
     unsafe {
         guard::call(connection, error, |connection| {
             let out = Out::new(rtt_us, "rtt_us")?;
-            out.set(microseconds(connection.inner.rtt()));
+            out.set(microseconds(connection.get()?.rtt()));
             Ok(())
         })
     }
@@ -205,7 +233,40 @@ pub unsafe extern "C" fn holepunch_connection_fd(
     unsafe {
         guard::call(connection, error, |connection| {
             let out = Out::new(fd, "fd")?;
-            out.set(connection.inner.as_fd().as_raw_fd());
+            out.set(connection.get()?.as_fd().as_raw_fd());
+            Ok(())
+        })
+    }
+}
+
+/// Gives the connection's socket away: a plain UDP socket of the system's, connected to the peer and blocking, that
+/// holds nothing but data and has nothing of this library on it. It is the caller's, who closes it; it outlives the
+/// endpoint.
+///
+/// Blocks for a round trip, in which the peer learns that it must send no checks any more; where it does not answer,
+/// for 0.2 to 4 seconds, and then a peer that never heard of it may send checks for 30 seconds more. What had come and
+/// was not received is in the socket; recvfrom() tells this side's own address as the source of these datagrams. From
+/// then on nobody keeps NAT bindings alive, notices when the peer is gone, or tells it of the end. The peer may do the
+/// same, or go on with its connection. SO_REUSEADDR must stay set: connections of one listener share its port.
+///
+/// Calls on the connection must have returned. Every later one but holepunch_connection_free(), which must follow,
+/// returns HOLEPUNCH_ERROR_CLOSED; also after a failure, which closes the connection, unless it is
+/// HOLEPUNCH_ERROR_INVALID_ARGUMENT. Closing the endpoint from another thread ends the call.
+///
+/// Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, connection or socket is NULL, or a call has not returned;
+/// HOLEPUNCH_ERROR_CLOSED, either side has ended or closed; HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_UNSUPPORTED, on
+/// systems other than Linux; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn holepunch_connection_into_socket(
+    connection: *mut holepunch_connection_t,
+    socket: *mut holepunch_socket_t,
+    error: *mut *mut holepunch_error_t,
+) -> i32 {
+    // SAFETY: every pointer is NULL or what the header asks for.
+    unsafe {
+        guard::call(connection, error, |connection| {
+            let out = Out::new(socket, "socket")?;
+            out.set(connection.take()?.into_socket()?.into_raw_fd());
             Ok(())
         })
     }
@@ -223,7 +284,7 @@ pub unsafe extern "C" fn holepunch_connection_close(
     // SAFETY: the handle is NULL or alive and `error` NULL or writable, as the header asks.
     unsafe {
         guard::call(connection, error, |connection| {
-            connection.inner.close();
+            connection.close();
             Ok(())
         })
     }
@@ -233,7 +294,7 @@ pub unsafe extern "C" fn holepunch_connection_close(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn holepunch_connection_free(connection: *mut holepunch_connection_t) {
     // SAFETY: NULL or alive and not used again, as the header asks.
-    unsafe { guard::free(connection, |connection| connection.inner.close()) }
+    unsafe { guard::free(connection, |connection| connection.close()) }
 }
 
 /// Writes as much of the path as the caller's struct has room for; what it has beyond that becomes zero.

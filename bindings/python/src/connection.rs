@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use holepunch::{Error, ErrorKind};
 use pyo3::{prelude::*, types::PyBytes};
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     endpoint::without_lock,
     failure::{Result, closed},
     path::Path,
+    plain,
     wait::{self, Cancel},
 };
 
@@ -41,6 +43,17 @@ impl Connection {
 
     fn take(&self) -> Option<Arc<holepunch::Connection>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The connection itself, where no other call uses it.
+    fn take_alone(&self) -> Result<holepunch::Connection> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = inner.take().ok_or_else(|| closed("connection"))?;
+        Arc::try_unwrap(connection).map_err(|used| {
+            *inner = Some(used);
+            let error = Error::new(ErrorKind::InvalidArgument, "another call uses the connection");
+            error.with_hint("end the calls on it first").into()
+        })
     }
 }
 
@@ -79,6 +92,20 @@ impl Connection {
     fn end(&self, py: Python<'_>, timeout: Option<f64>, cancel: Option<&Cancel>) -> Result<()> {
         let connection = self.get()?;
         wait::once(py, timeout.try_into()?, cancel, move |_, wait| connection.end(wait))
+    }
+
+    /// Gives the socket away, as a plain `socket.socket`: connected, blocking, holding nothing but data, with nothing of this package on it.
+    ///
+    /// It is the caller's, who closes it, and outlives the endpoint; the connection is as good as closed, also after an
+    /// exception, unless another call has not returned. Blocks for a round trip, up to 4 seconds where the peer does not
+    /// answer. `recvfrom` tells our own address as the source of what had come before. Nobody keeps NAT bindings alive or
+    /// notices the peer's end any more.
+    #[expect(clippy::wrong_self_convention, reason = "a Python object cannot be moved out of")]
+    fn into_socket<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
+        let class = plain::class(py)?;
+        let connection = self.take_alone()?;
+        let given = wait::finish(py, move || connection.into_socket())??;
+        plain::object(class, given)
     }
 
     /// The path that the connection was found on.

@@ -14,6 +14,7 @@ mod failure;
 mod listener;
 mod log;
 mod path;
+mod plain;
 mod stream;
 mod wait;
 

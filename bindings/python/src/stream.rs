@@ -1,17 +1,13 @@
 //! `Stream`: bytes to and from one peer, on a direct path.
 
 use std::{
-    os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use holepunch::{Error, ErrorKind};
-use pyo3::{
-    prelude::*,
-    sync::PyOnceLock,
-    types::{IntoPyDict as _, PyBytes},
-};
+use pyo3::{prelude::*, types::PyBytes};
 
 use crate::{
     arguments::Bytes,
@@ -19,6 +15,7 @@ use crate::{
     endpoint::without_lock,
     failure::{Result, closed},
     path::Path,
+    plain,
     wait::{self, Cancel, Timeout},
 };
 
@@ -131,15 +128,10 @@ impl Stream {
     /// stream must have returned.
     #[expect(clippy::wrong_self_convention, reason = "a Python object cannot be moved out of")]
     fn into_socket<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
-        static SOCKET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let class = SOCKET.import(py, "socket", "socket")?;
+        let class = plain::class(py)?;
         let stream = self.take_alone()?;
         let given = wait::finish(py, move || stream.into_socket())??;
-        let arguments = [("fileno", given.as_raw_fd())].into_py_dict(py)?;
-        let socket = class.call((), Some(&arguments))?;
-        // The object owns the descriptor now.
-        let _ = given.into_raw_fd();
-        Ok(socket)
+        plain::object(class, given)
     }
 
     /// The path that the stream was found on.

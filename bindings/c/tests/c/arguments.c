@@ -62,6 +62,7 @@ static void null_handles(void) {
     INVALID(holepunch_stream_rtt(NULL, &rtt, error));
     INVALID(holepunch_stream_fd(NULL, &fd, error));
     INVALID(holepunch_stream_into_socket(NULL, &fd, error));
+    INVALID(holepunch_connection_into_socket(NULL, &fd, error));
     INVALID(holepunch_stream_close(NULL, error));
     INVALID(holepunch_connection_send(NULL, &byte, 1, error));
     INVALID(holepunch_connection_recv(NULL, &byte, 1, &length, 0, NULL, error));

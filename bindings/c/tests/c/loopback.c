@@ -189,6 +189,48 @@ static void with_threads(void) {
     holepunch_connection_free(connector);
 }
 
+static void gives_sockets_away(void) {
+    static const uint8_t EARLY[] = "early", LATER[] = "later";
+    holepunch_endpoint_t *one = endpoint(0, NULL), *other = endpoint(0, NULL);
+    holepunch_listener_t *listener = listen_as(other, "bare");
+    holepunch_connection_t *connector, *accepted;
+    holepunch_socket_t near = -7, far = -7, none = -7;
+    uint8_t in[100];
+    size_t length;
+    meet(one, listener, "bare", &connector, &accepted);
+    EXPECT(HOLEPUNCH_ERROR_INVALID_ARGUMENT, holepunch_connection_into_socket(connector, NULL, error));
+    OK(holepunch_connection_send(accepted, EARLY, 5, error));
+    OK(holepunch_connection_into_socket(connector, &near, error));
+    EXPECT(HOLEPUNCH_ERROR_CLOSED, holepunch_connection_into_socket(connector, &none, error));
+    EXPECT(HOLEPUNCH_ERROR_CLOSED, holepunch_connection_send(connector, EARLY, 5, error));
+    EXPECT(HOLEPUNCH_ERROR_CLOSED, holepunch_connection_fd(connector, &none, error));
+    OK(holepunch_connection_close(connector, error));
+    holepunch_connection_free(connector);
+    holepunch_endpoint_free(one);
+    CHECK(none == -7 && recv(near, in, sizeof in, 0) == 5 && memcmp(in, EARLY, 5) == 0);
+    CHECK(send(near, LATER, 5, MSG_NOSIGNAL) == 5);
+    OK(holepunch_connection_recv(accepted, in, sizeof in, &length, SECONDS(10), NULL, error));
+    CHECK(length == 5 && memcmp(in, LATER, 5) == 0);
+    /* The other goes on; its end reaches nobody. Then it takes its socket too. */
+    EXPECT(HOLEPUNCH_ERROR_UNSUPPORTED, holepunch_connection_end(accepted, SECONDS(10), NULL, error));
+    EXPECT(HOLEPUNCH_ERROR_CLOSED, holepunch_connection_into_socket(accepted, &far, error));
+    holepunch_connection_free(accepted);
+    CHECK(far == -7 && recv(near, in, sizeof in, MSG_DONTWAIT) == -1 && errno == EAGAIN && close(near) == 0);
+
+    one = endpoint(0, NULL);
+    meet(one, listener, "bare", &connector, &accepted);
+    OK(holepunch_connection_into_socket(connector, &near, error));
+    OK(holepunch_connection_into_socket(accepted, &far, error));
+    holepunch_connection_free(connector);
+    holepunch_connection_free(accepted);
+    holepunch_listener_free(listener);
+    holepunch_endpoint_free(one);
+    holepunch_endpoint_free(other);
+    CHECK(send(far, EARLY, 5, MSG_NOSIGNAL) == 5 && recv(near, in, sizeof in, 0) == 5);
+    CHECK(send(near, LATER, 5, MSG_NOSIGNAL) == 5 && recv(far, in, sizeof in, 0) == 5);
+    CHECK(close(near) == 0 && close(far) == 0);
+}
+
 /* The listener's endpoint is driven by poll(), as a program with an event loop of its own does it. */
 static void without_threads(void) {
     int before = threads();
@@ -290,6 +332,7 @@ int main(void) {
     int descriptors_before = descriptors(), threads_before = threads();
     int64_t deadline;
     with_threads();
+    gives_sockets_away();
     without_threads();
     with_a_wrong_secret();
     in_a_child();
