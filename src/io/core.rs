@@ -306,6 +306,9 @@ impl Core {
 
     /// Announces the end of the program's data.
     pub(crate) fn end(&mut self, link: &Link) {
+        if link.is_peer_bare() {
+            return;
+        }
         link.set_ended();
         self.peer.end(self.clock.now(), link.session);
         self.drain();

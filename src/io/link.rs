@@ -322,6 +322,11 @@ impl Link {
         self.flags.fetch_or(flag::PEER_BARE, Ordering::AcqRel);
     }
 
+    /// Whether the peer has taken its socket for itself.
+    pub(super) fn is_peer_bare(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & flag::PEER_BARE != 0
+    }
+
     /// Gives the socket to the program. The endpoint's lock is held, and the endpoint knows the connection no more; nobody calls it again.
     pub(super) fn give_away(&self) -> Socket {
         let before = self.flags.fetch_or(flag::GIVEN_AWAY, Ordering::AcqRel);
