@@ -483,6 +483,7 @@ fn make_examples() -> Examples {
         ("end-success", Key::Control, world.first(c, Success, M::END, any)),
         ("end-closing", Key::Control, world.first(c, Request, M::END, any)),
     ]);
+    messages.extend(make_bare());
     let first = messages.iter().find(|(name, ..)| *name == "register-first").unwrap();
     let registration_key = Message::parse(&first.2).unwrap().registration_key().unwrap();
     Examples { keys, registration_key, messages }
@@ -534,6 +535,25 @@ fn make_legacy(messages: &mut Vec<(&'static str, Key, Vec<u8>)>) {
         ("connect-legacy", Key::None, asked),
         ("connect-legacy-success", Key::None, answer),
     ]);
+}
+
+/// A connector takes its socket for itself.
+fn make_bare() -> [(&'static str, Key, Vec<u8>); 2] {
+    let mut world = World::new();
+    world.listen(SECRET);
+    let session = world.connect("bob", Duration::ZERO);
+    world.run_until(|world| world.hosts.iter().all(Host::is_connected));
+    world.settle();
+    let now = world.now;
+    world.hosts[C].peer.bare(now, session).unwrap();
+    world.drain(C);
+    world.run_until(|world| world.hosts[C].events.iter().any(|event| matches!(event, PeerEvent::Bare { .. })));
+    assert!(world.hosts[L].events.iter().any(|event| matches!(event, PeerEvent::PeerBare { .. })));
+    let any = |_: &Message<'_>| true;
+    [
+        ("bare", Key::Control, world.first(CONNECTOR[1], Class::Request, Method::BARE, any)),
+        ("bare-success", Key::Control, world.first(LISTENER[1], Class::Success, Method::BARE, any)),
+    ]
 }
 
 /// What a listener with another secret answers.

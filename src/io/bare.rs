@@ -137,13 +137,14 @@ impl Core {
         }
         let mut data = Vec::new();
         for pending in self.pending.split_off(before) {
-            match pending {
-                Pending::Datagram { remote, payload, .. } if remote == link.path.remote => {
-                    if self.is_data(link, &payload) {
-                        data.push(payload);
-                    }
+            if let Pending::Datagram { remote, payload, .. } = &pending
+                && *remote == link.path.remote
+            {
+                if self.is_data(link, payload) {
+                    data.push(payload.clone());
                 }
-                other => self.pending.push_back(other),
+            } else {
+                self.pending.push_back(pending);
             }
         }
         data

@@ -102,7 +102,7 @@ impl Bare {
     fn poll(&mut self, now: Instant) -> Step {
         let due = self.due();
         let Some(ours) = &mut self.ours else { return Step::Wait };
-        if !due.is_some_and(|due| now >= due) {
+        if due.is_none_or(|due| now < due) {
             return Step::Wait;
         }
         if ours.acknowledged.is_some() || self.heard.is_some() || ours.sent == MESSAGES {
