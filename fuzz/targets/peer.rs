@@ -75,6 +75,8 @@ pub(crate) mod operation {
     pub(crate) const FORGE_INTRODUCTION: u8 = 19;
     /// Peer, source, kind: a check, or the answer to one, by somebody who knows no password.
     pub(crate) const FORGE_CHECK: u8 = 20;
+    /// Peer, which session: its socket is to be the application's own.
+    pub(crate) const BARE: u8 = 21;
 }
 
 /// Datagrams under way at most.
@@ -149,6 +151,7 @@ struct Life {
     introduced: bool,
     connected: bool,
     peer_ended: bool,
+    peer_bare: bool,
     end_acknowledged: bool,
     over: bool,
 }
@@ -278,7 +281,7 @@ impl World {
                 let request = connect_request(target, secret, fields.u8(), fields.u8());
                 self.connect(node, request);
             }
-            operation::END | operation::CLOSE => {
+            operation::END | operation::CLOSE | operation::BARE => {
                 let index = usize::from(fields.u8());
                 let now = self.now;
                 let Node { peer, lives, .. } = &mut self.nodes[node];
@@ -286,6 +289,9 @@ impl World {
                 let Some((session, life)) = lives.iter_mut().nth(index) else { return };
                 if operation == operation::END {
                     peer.end(now, *session);
+                } else if operation == operation::BARE {
+                    let asked = peer.bare(now, *session);
+                    assert!(asked.is_err() || life.connected && !life.over, "{life:?}");
                 } else {
                     peer.close(now, *session);
                     // One that is not connected is gone without an event.
@@ -603,7 +609,12 @@ impl World {
                 assert!(life.connected && !life.over && !life.end_acknowledged, "acknowledged out of turn: {life:?}");
                 life.end_acknowledged = true;
             }
-            PeerEvent::Closed { session, .. } => {
+            PeerEvent::PeerBare { session } => {
+                let life = lives.entry(session).or_default();
+                assert!(life.connected && !life.over && !life.peer_bare, "bare out of turn: {life:?}");
+                life.peer_bare = true;
+            }
+            PeerEvent::Closed { session, .. } | PeerEvent::Bare { session } => {
                 let life = lives.entry(session).or_default();
                 assert!(life.connected && !life.over, "closed out of turn: {life:?}");
                 life.over = true;

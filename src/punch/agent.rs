@@ -509,7 +509,7 @@ impl Agent {
         if let Some(consent) = &mut self.consent
             && self.selected
         {
-            consent.renew(now);
+            consent.renew(now, &mut self.random);
         }
         let pair = &mut self.pairs[index];
         if chosen_now {

@@ -1,4 +1,7 @@
 //! The clock of consent (RFC 7675): a check every few seconds at random, and an end when none is answered for long.
+//!
+//! A check that is not answered soon is followed by a few more before the next interval begins, so that heavy loss
+//! hardly ends a connection that lives.
 
 use core::time::Duration;
 
@@ -6,6 +9,12 @@ use crate::{
     config::Consent,
     machine::{Instant, NextWake, Random, Timer},
 };
+
+/// A check that was not answered within this time is repeated (not before the next is due anyway) ...
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// ... so many times in an interval; RFC 7675 section 5.1 asks for checks that are paced.
+const REPEATS: u8 = 3;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +30,23 @@ pub(super) struct ConsentClock {
     config: Consent,
     next: Instant,
     expires: Instant,
+    /// Checks since the last answer or interval.
+    unanswered: u8,
 }
 
 impl ConsentClock {
     /// The peer has just answered.
     pub(super) fn start(now: Instant, config: Consent, random: &mut Random) -> Self {
-        Self { config, next: now + interval(&config, random), expires: now + config.expiry }
+        Self { config, next: now + interval(&config, random), expires: now + config.expiry, unanswered: 0 }
     }
 
     /// The peer has answered again.
-    pub(super) fn renew(&mut self, now: Instant) {
+    pub(super) fn renew(&mut self, now: Instant, random: &mut Random) {
         self.expires = now + self.config.expiry;
+        if self.unanswered > 0 {
+            self.unanswered = 0;
+            self.next = now + interval(&self.config, random);
+        }
     }
 
     /// What is due now; a check that is due counts as sent.
@@ -42,7 +57,14 @@ impl ConsentClock {
         if now < self.next {
             return Due::Nothing;
         }
-        self.next = now + interval(&self.config, random);
+        let interval = interval(&self.config, random);
+        if self.unanswered < REPEATS {
+            self.unanswered += 1;
+            self.next = now + interval.min(PATIENCE);
+        } else {
+            self.unanswered = 0;
+            self.next = now + interval;
+        }
         Due::Check
     }
 

@@ -69,6 +69,20 @@ fn a_second_of_loss_does_not_end_a_connection() {
 }
 
 #[test]
+fn heavy_loss_does_not_end_a_connection() {
+    for seed in 0..20 {
+        let (mut pair, _) = connected(seed);
+        for site in pair.sites {
+            // Six of ten round trips fail.
+            pair.world.net.set_link(site, crate::topology::link().with_loss(0.2));
+        }
+        pair.world.run_for(Duration::from_secs(600));
+        assert_eq!(closed(&pair.world, pair.listener), None, "seed {seed}");
+        assert_eq!(closed(&pair.world, pair.connector), None, "seed {seed}");
+    }
+}
+
+#[test]
 fn both_ends_in_order_close_the_connection_on_both_sides() {
     let (mut pair, session) = connected(4);
     pair.world.with_peer(pair.connector, |peer, now| peer.end(now, session));
