@@ -14,7 +14,7 @@ A small public server introduces the two; then they talk to each other directly.
 `connect` and `accept` give a `Stream`, whose bytes arrive complete and in order, as TCP's; `Stream.into_socket` makes a
 plain socket of it, which has `makefile` and all else. Datagrams are asked for by name: `listen_datagram`,
 `connect_datagram` and `accept_datagram` give a `Connection`, whose datagrams may be lost or come in another order, as
-UDP's. Without `servers` the server is that of the environment's HOLEPUNCH_SERVER.
+UDP's; its `into_socket` gives a plain socket too. Without `servers` the server is that of the environment's HOLEPUNCH_SERVER.
 
 Every wait takes a timeout in seconds, ends at once on Ctrl-C, and can be ended from another thread, by a `Cancel` or by
 `close()`. Every error is a `HolepunchError`; see `holepunch.errors`. Log records go to the logger "holepunch", which
