@@ -509,7 +509,7 @@ impl Agent {
         if let Some(consent) = &mut self.consent
             && self.selected
         {
-            consent.renew(now, &mut self.random);
+            consent.renew(now);
         }
         let pair = &mut self.pairs[index];
         if chosen_now {

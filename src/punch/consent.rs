@@ -28,25 +28,26 @@ pub(super) enum Due {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConsentClock {
     config: Consent,
+    /// When the next check is due.
     next: Instant,
+    /// When the next interval begins, answered or not.
+    interval: Instant,
     expires: Instant,
-    /// Checks since the last answer or interval.
-    unanswered: u8,
+    /// Checks of this interval that were sent.
+    sent: u8,
 }
 
 impl ConsentClock {
     /// The peer has just answered.
     pub(super) fn start(now: Instant, config: Consent, random: &mut Random) -> Self {
-        Self { config, next: now + interval(&config, random), expires: now + config.expiry, unanswered: 0 }
+        let interval = now + interval(&config, random);
+        Self { config, next: interval, interval, expires: now + config.expiry, sent: 0 }
     }
 
     /// The peer has answered again.
-    pub(super) fn renew(&mut self, now: Instant, random: &mut Random) {
+    pub(super) fn renew(&mut self, now: Instant) {
         self.expires = now + self.config.expiry;
-        if self.unanswered > 0 {
-            self.unanswered = 0;
-            self.next = now + interval(&self.config, random);
-        }
+        self.next = self.interval;
     }
 
     /// What is due now; a check that is due counts as sent.
@@ -57,14 +58,13 @@ impl ConsentClock {
         if now < self.next {
             return Due::Nothing;
         }
-        let interval = interval(&self.config, random);
-        if self.unanswered < REPEATS {
-            self.unanswered += 1;
-            self.next = now + interval.min(PATIENCE);
-        } else {
-            self.unanswered = 0;
-            self.next = now + interval;
+        if now >= self.interval {
+            self.interval = now + interval(&self.config, random);
+            self.sent = 0;
         }
+        self.sent += 1;
+        let repeat = now + PATIENCE;
+        self.next = if self.sent <= REPEATS { repeat.min(self.interval) } else { self.interval };
         Due::Check
     }
 
