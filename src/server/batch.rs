@@ -3,10 +3,10 @@
 //! A rendezvous server's work for a datagram is far below the price of a system call, so a busy server reads and
 //! answers in batches. Of each datagram it must know which local address it was sent to, because the answer has to
 //! leave from there: a host with several addresses would otherwise answer from the one that routing prefers, and a
-//! NAT or firewall would drop it.
+//! NAT or firewall would drop it. A socket that is bound to one address is spared that.
 //!
-//! All `unsafe` code of the server is here. The arrays that the system calls work on hold pointers into each other,
-//! so they are built for one call and do not outlive it; what stays is plain buffers.
+//! The arrays of pointers that the system calls work on are built for one call and do not outlive it; what stays is
+//! plain buffers.
 
 #![allow(unsafe_code)]
 
@@ -52,38 +52,44 @@ struct Received {
     length: usize,
 }
 
-/// Buffers for one batch of received datagrams, used again for the next.
+/// Room for one batch of received datagrams, used again for the next: clearing it for each would cost as much as
+/// answering a datagram.
 pub(super) struct Receiver {
+    names: Vec<SockAddrStorage>,
+    controls: Vec<Control>,
     buffers: Vec<[u8; DATAGRAM]>,
     received: Vec<Option<Received>>,
 }
 
 impl Receiver {
     pub(super) fn new() -> Self {
-        Self { buffers: vec![[0; DATAGRAM]; BATCH], received: Vec::with_capacity(BATCH) }
+        Self {
+            names: (0..BATCH).map(|_| SockAddrStorage::zeroed()).collect(),
+            controls: vec![Control([0; CONTROL]); BATCH],
+            buffers: vec![[0; DATAGRAM]; BATCH],
+            received: Vec::with_capacity(BATCH),
+        }
     }
 
     /// Receives what is there, at most [`BATCH`] datagrams, and says how many there were; fails with `WouldBlock` when
     /// there was none.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.received.clear();
-        let mut names: [SockAddrStorage; BATCH] = std::array::from_fn(|_| SockAddrStorage::zeroed());
-        let mut controls = [Control([0; CONTROL]); BATCH];
         let mut vectors: [libc::iovec; BATCH] = std::array::from_fn(|index| {
             let buffer = &mut self.buffers[index];
             libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }
         });
         let mut headers: [libc::mmsghdr; BATCH] = std::array::from_fn(|index| {
             header(
-                ptr::from_mut(&mut names[index]).cast(),
+                ptr::from_mut(&mut self.names[index]).cast(),
                 mem::size_of::<SockAddrStorage>() as libc::socklen_t,
                 &mut vectors[index],
-                (&mut controls[index], CONTROL),
+                (&mut self.controls[index], CONTROL),
             )
         });
         let count = loop {
-            // SAFETY: the headers point to names, vectors, controls and buffers that live until the end of this
-            // function and are as long as the headers say; no timeout is given, and the socket is non-blocking.
+            // SAFETY: the headers point to names, vectors, controls and buffers that outlive this function or end with it
+            // and are as long as the headers say; no timeout is given, and the socket is non-blocking.
             let count = unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
@@ -105,7 +111,7 @@ impl Receiver {
         };
         for header in headers.iter().take(count) {
             let message = &header.msg_hdr;
-            // SAFETY: the kernel wrote `msg_namelen` bytes of an address there; it was zeroed before.
+            // SAFETY: the kernel wrote `msg_namelen` bytes of an address there; the rest is zero or of an address before.
             let remote = unsafe {
                 let storage = ptr::read(message.msg_name.cast::<SockAddrStorage>());
                 SockAddr::new(storage, message.msg_namelen)
@@ -130,17 +136,18 @@ impl Receiver {
 
 /// Sends all of these from one socket, in order. Whatever cannot be sent is dropped, as any network may: a destination
 /// that cannot be reached does not hold up the others, and a full send buffer is not waited for. Says how many left.
-pub(super) fn send(socket: BorrowedFd<'_>, transmits: &[Transmit]) -> usize {
+/// The source is named where the socket has several to choose from, which costs the system a look at each.
+pub(super) fn send(socket: BorrowedFd<'_>, transmits: &[Transmit], names_source: bool) -> usize {
     let mut sent = 0;
     for chunk in transmits.chunks(BATCH) {
-        sent += send_chunk(socket, chunk);
+        sent += send_chunk(socket, chunk, names_source);
     }
     sent
 }
 
-fn send_chunk(socket: BorrowedFd<'_>, transmits: &[Transmit]) -> usize {
+fn send_chunk(socket: BorrowedFd<'_>, transmits: &[Transmit], names_source: bool) -> usize {
     let names: Vec<SockAddr> = transmits.iter().map(|transmit| transmit.destination.into()).collect();
-    let mut controls = [Control([0; CONTROL]); BATCH];
+    let mut controls = vec![Control([0; CONTROL]); transmits.len()];
     let mut vectors: Vec<libc::iovec> = transmits
         .iter()
         .map(|transmit| libc::iovec {
@@ -154,7 +161,8 @@ fn send_chunk(socket: BorrowedFd<'_>, transmits: &[Transmit]) -> usize {
         .zip(&mut controls)
         .zip(transmits)
         .map(|(((vector, name), control), transmit)| {
-            let length = transmit.source.map_or(0, |source| write_packet_info(control, source));
+            let length =
+                transmit.source.filter(|_| names_source).map_or(0, |source| write_packet_info(control, source));
             header(name.as_ptr().cast_mut().cast(), name.len(), vector, (control, length))
         })
         .collect();
@@ -311,7 +319,7 @@ mod tests {
             let port = server.local_addr().unwrap().port();
             let requests: Vec<Transmit> =
                 (0..100_u8).map(|n| transmit(SocketAddr::new(asked, port), None, &[n; 3])).collect();
-            assert_eq!(send(client.as_fd(), &requests), 100);
+            assert_eq!(send(client.as_fd(), &requests, true), 100);
 
             let (mut receiver, mut seen) = (Receiver::new(), Vec::new());
             while seen.len() < 100 {
@@ -326,7 +334,7 @@ mod tests {
                         transmit(datagram.remote, datagram.local, datagram.payload)
                     })
                     .collect();
-                assert_eq!(send(server.as_fd(), &answers), count);
+                assert_eq!(send(server.as_fd(), &answers, true), count);
             }
             assert_eq!(seen, requests.iter().map(|request| request.payload.clone()).collect::<Vec<_>>());
 
@@ -362,7 +370,7 @@ mod tests {
             transmit(good, Some("192.0.2.1".parse().unwrap()), b"not our address"),
             transmit(good, None, b"two"),
         ];
-        assert_eq!(send(server.as_fd(), &transmits), 2);
+        assert_eq!(send(server.as_fd(), &transmits, true), 2);
         let mut buffer = [0; 8];
         for expected in [b"one", b"two"] {
             let length = client.recv(&mut buffer).unwrap();

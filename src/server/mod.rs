@@ -353,6 +353,8 @@ impl RendezvousServer {
             self.server.handle_input(now, input);
             self.drain(outgoing);
         }
+        // Also after a batch that has emptied the socket: a client that was answered may have asked again already, and looking
+        // is cheaper than going to sleep and being woken.
         true
     }
 
@@ -428,9 +430,11 @@ impl RendezvousServer {
         }
         outgoing.sort_by_key(|transmit| transmit.socket);
         for group in outgoing.chunk_by(|a, b| a.socket == b.socket) {
-            let socket = group.first().and_then(|transmit| self.sockets.get(usize::try_from(transmit.socket.0).ok()?));
-            if let Some(socket) = socket {
-                batch::send(socket.as_fd(), group);
+            let index = group.first().and_then(|transmit| usize::try_from(transmit.socket.0).ok());
+            if let Some(index) = index
+                && let (Some(socket), Some(bound)) = (self.sockets.get(index), self.bound.get(index))
+            {
+                batch::send(socket.as_fd(), group, bound.ip().is_unspecified());
             }
         }
         outgoing.clear();

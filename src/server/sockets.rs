@@ -200,7 +200,9 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    batch::enable_packet_info(socket.as_fd(), address.is_ipv6())?;
+    if address.ip().is_unspecified() {
+        batch::enable_packet_info(socket.as_fd(), address.is_ipv6())?;
+    }
     // The system's limit may be lower, and a smaller buffer is no reason to stop.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.set_nonblocking(true)?;

@@ -66,17 +66,24 @@ pub(super) fn answer(request: &Message<'_>, remote: SocketAddr, origins: Origins
         return Some(Answer { from_other: false, bytes: close(builder) });
     }
     let from_other = from_other(request.change_request(), origins.other.is_some())?;
-    let plain =
+    let mut builder =
         Builder::new(Class::Success, Method::BINDING, id).xor_address(AttributeType::XOR_MAPPED_ADDRESS, remote);
     let origin = if from_other { origins.other.unwrap_or(origins.origin) } else { origins.origin };
-    let mut full = plain.clone().address(AttributeType::RESPONSE_ORIGIN, origin);
-    if let Some(other) = origins.other {
-        full = full.address(AttributeType::OTHER_ADDRESS, other);
+    let more: usize = [Some(origin), origins.other].into_iter().flatten().map(attribute_length).sum();
+    let fixed = builder.len() + if fingerprint { FINGERPRINT_LENGTH } else { 0 };
+    if fixed + more <= request.as_bytes().len() {
+        builder = builder.address(AttributeType::RESPONSE_ORIGIN, origin);
+        if let Some(other) = origins.other {
+            builder = builder.address(AttributeType::OTHER_ADDRESS, other);
+        }
     }
-    let room = request.as_bytes().len();
-    let full_length = full.len() + if fingerprint { FINGERPRINT_LENGTH } else { 0 };
-    let bytes = close(if full_length <= room { full } else { plain });
+    let bytes = close(builder);
     Some(Answer { from_other, bytes })
+}
+
+/// Bytes of an attribute with this address.
+const fn attribute_length(address: SocketAddr) -> usize {
+    if address.is_ipv4() { 4 + 8 } else { 4 + 20 }
 }
 
 /// Answers a request of RFC 3489.

@@ -78,7 +78,7 @@ impl Server {
         let listener_seen: Vec<_> = registration.seen().collect();
         let claimed = self.claimed_candidates(at, message);
         let for_listener = told_candidates(&connector_seen, &claimed, &listener_seen);
-        let for_connector = told_candidates(&listener_seen, &registration.listing.candidates, &connector_seen);
+        let for_connector = told_candidates(&listener_seen, &registration.listing.candidates.to_vec(), &connector_seen);
 
         let answer = Builder::new(Class::Success, Method::CONNECT, message.transaction_id())
             .public_key(&registration.listing.public_key)

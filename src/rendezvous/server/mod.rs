@@ -25,6 +25,7 @@ use core::{fmt, net::SocketAddr};
 
 mod binding;
 mod candidates;
+mod compact;
 mod cookie;
 mod introductions;
 mod legacy;

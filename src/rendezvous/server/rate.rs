@@ -111,11 +111,8 @@ pub(super) fn network(ip: IpAddr) -> u64 {
 }
 
 /// The network that many customers' networks are part of, as a number apart from those: the upper 16 or 48 bits.
-pub(super) fn provider(ip: IpAddr) -> u64 {
-    match ip {
-        IpAddr::V4(ip) => u64::from(ip.to_bits() >> 16) | 14 << 56,
-        IpAddr::V6(ip) => (ip.to_bits() >> 80) as u64 | 16 << 56,
-    }
+pub(super) const fn provider(network: u64) -> u64 {
+    (network & ((1 << 56) - 1)) >> 8 | ((network >> 56) + 10) << 56
 }
 
 #[cfg(test)]
@@ -161,6 +158,16 @@ mod tests {
     fn no_rate_is_no_limit() {
         let mut rates = Rates::new(0, 1024, [1, 2]);
         assert!((0..10_000).all(|_| rates.take(Instant::default(), IpAddr::from([192, 0, 2, 1]))));
+    }
+
+    #[test]
+    fn a_provider_has_many_networks() {
+        let of = |text: &str| provider(network(text.parse().unwrap()));
+        assert_eq!(of("192.0.2.1"), of("192.0.255.1"));
+        assert_ne!(of("192.0.2.1"), of("192.1.2.1"));
+        assert_eq!(of("2001:db8:0:ff::1"), of("2001:db8:0:ffff::1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:1::1"));
+        assert_ne!(of("0.0.0.1"), of("::1"), "nor is one a network, or of the other family");
     }
 
     #[test]

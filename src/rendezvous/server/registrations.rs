@@ -52,7 +52,7 @@ impl Server {
         if !self.has_cookie(now, at, message, &id.0, code) {
             return;
         }
-        let candidates = self.claimed_candidates(at, message);
+        let candidates = self.claimed_candidates(at, message).into();
         let transports = message.transports().unwrap_or_default();
         let legacy = self.config.legacy && message.legacy().is_some();
         let listing = Listing { key, name, public_key, transports, candidates, legacy };

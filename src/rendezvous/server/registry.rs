@@ -5,8 +5,8 @@
 //! it was seen at. It dies two keepalives after its last sign of life.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
-    vec::Vec,
 };
 use core::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -14,13 +14,14 @@ use core::{
 };
 
 use super::{
+    compact::{Claims, Sighting},
     legacy::ipv4,
     rate::{network, provider},
     waiting::{Place, Waiter, Waiting},
 };
 use crate::{
     machine::{Instant, SocketId},
-    wire::stun::{Name, RegistrationId, Transports, WireCandidate},
+    wire::stun::{Name, RegistrationId, Transports},
 };
 
 /// What one provider's network may hold, in networks of one customer: so that one /48 cannot fill the server.
@@ -42,7 +43,7 @@ pub(super) struct Listing {
     pub(super) public_key: [u8; 32],
     pub(super) transports: Transports,
     /// Host candidates, already filtered.
-    pub(super) candidates: Vec<WireCandidate>,
+    pub(super) candidates: Claims,
     /// Whether it can meet a peer of 2015.
     pub(super) legacy: bool,
 }
@@ -52,34 +53,34 @@ pub(super) struct Listing {
 pub(super) struct Registration {
     pub(super) listing: Listing,
     /// Where and when it was seen last, in each family.
-    ipv4: Option<(Seen, Instant)>,
-    ipv6: Option<(Seen, Instant)>,
+    ipv4: Option<Sighting>,
+    ipv6: Option<Sighting>,
     /// The number of the last introduction sent to it.
     pub(super) sequence: u64,
     expires: Instant,
-    /// What its place counts against.
-    networks: [u64; 2],
-    /// Where it waits for clients of 2015.
-    place: Option<Place>,
+    /// What its place counts against, and that network's provider.
+    network: u64,
+    /// Where it waits for clients of 2015; few do.
+    place: Option<Box<Place>>,
 }
 
 impl Registration {
     /// Where it was seen, at most once in each family.
     pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
-        self.ipv4.into_iter().chain(self.ipv6).map(|(seen, _)| seen)
+        self.ipv4.into_iter().chain(self.ipv6).map(|sighting| sighting.seen())
     }
 
-    const fn family(&mut self, address: SocketAddr) -> &mut Option<(Seen, Instant)> {
+    const fn family(&mut self, address: SocketAddr) -> &mut Option<Sighting> {
         if address.is_ipv6() { &mut self.ipv6 } else { &mut self.ipv4 }
     }
 
-    const fn family_other(&mut self, address: SocketAddr) -> &mut Option<(Seen, Instant)> {
+    const fn family_other(&mut self, address: SocketAddr) -> &mut Option<Sighting> {
         if address.is_ipv6() { &mut self.ipv4 } else { &mut self.ipv6 }
     }
 
     /// Where clients of 2015 look for it.
     fn legacy_host(&self) -> Option<Ipv4Addr> {
-        let (seen, _) = self.ipv4.filter(|_| self.listing.legacy && self.listing.name.is_none())?;
+        let seen = self.ipv4.filter(|_| self.listing.legacy && self.listing.name.is_none())?.seen();
         ipv4(seen.remote.ip())
     }
 
@@ -113,7 +114,8 @@ pub(super) struct Registry {
     lifetime: Duration,
     max: usize,
     max_per_network: u32,
-    by_id: BTreeMap<RegistrationId, Registration>,
+    /// Boxed: a tree keeps a third of its places free, which are small then.
+    by_id: BTreeMap<RegistrationId, Box<Registration>>,
     by_name: BTreeMap<Name, RegistrationId>,
     /// Those without a name, by each address they were seen at.
     by_address: BTreeSet<(IpAddr, RegistrationId)>,
@@ -150,7 +152,7 @@ impl Registry {
     /// A listener was introduced to somebody who asked as clients of 2015 do: it waits no more until it is heard again.
     pub(super) fn use_up(&mut self, id: RegistrationId) {
         if let Some(place) = self.by_id.get_mut(&id).and_then(|registration| registration.place.take()) {
-            self.waiting.remove(place);
+            self.waiting.remove(*place);
         }
     }
 
@@ -159,7 +161,7 @@ impl Registry {
     }
 
     pub(super) fn get(&self, id: RegistrationId) -> Option<&Registration> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(Box::as_ref)
     }
 
     /// Takes the number of the next introduction.
@@ -215,7 +217,8 @@ impl Registry {
             }
             known.listing = listing;
         } else {
-            let networks = [network(seen.remote.ip()), provider(seen.remote.ip())];
+            let network = network(seen.remote.ip());
+            let networks = [network, provider(network)];
             let used = |network: u64| self.per_network.get(&network).copied().unwrap_or_default();
             let [narrow, wide] = networks.map(used);
             let is_greedy = narrow >= self.max_per_network || wide >= self.max_per_network.saturating_mul(PROVIDER);
@@ -231,8 +234,8 @@ impl Registry {
             let expires = now + self.lifetime;
             self.by_expiry.insert((expires, id));
             let registration =
-                Registration { listing, ipv4: None, ipv6: None, sequence: 0, expires, networks, place: None };
-            self.by_id.insert(id, registration);
+                Registration { listing, ipv4: None, ipv6: None, sequence: 0, expires, network, place: None };
+            self.by_id.insert(id, Box::new(registration));
         }
         self.refresh(now, id, seen);
         Ok(())
@@ -247,12 +250,12 @@ impl Registry {
         let unnamed = registration.listing.name.is_none();
         // A family that was silent for as long as a registration may be is somebody else's address by now.
         let other = registration.family_other(seen.remote);
-        if let Some((stale, _)) = other.take_if(|(_, since)| now >= *since + self.lifetime)
+        if let Some(stale) = other.take_if(|stale| now >= stale.since + self.lifetime)
             && unnamed
         {
-            self.by_address.remove(&(stale.remote.ip(), id));
+            self.by_address.remove(&(stale.seen().remote.ip(), id));
         }
-        let before = registration.family(seen.remote).replace((seen, now)).map(|(before, _)| before);
+        let before = registration.family(seen.remote).replace(Sighting::new(seen, now)).map(|before| before.seen());
         if unnamed && before.is_none_or(|before| before.remote.ip() != seen.remote.ip()) {
             if let Some(before) = before {
                 self.by_address.remove(&(before.remote.ip(), id));
@@ -260,11 +263,11 @@ impl Registry {
             self.by_address.insert((seen.remote.ip(), id));
         }
         let host = registration.legacy_host();
-        if registration.place.map(|place| place.host) != host {
+        if registration.place.as_ref().map(|place| place.host) != host {
             if let Some(place) = registration.place.take() {
-                self.waiting.remove(place);
+                self.waiting.remove(*place);
             }
-            registration.place = host.map(|host| self.waiting.add(host, Waiter::Registration(id)));
+            registration.place = host.map(|host| Box::new(self.waiting.add(host, Waiter::Registration(id))));
         }
     }
 
@@ -272,14 +275,14 @@ impl Registry {
     pub(super) fn leave(&mut self, id: RegistrationId, socket: SocketId) {
         let Some(registration) = self.by_id.get_mut(&id) else { return };
         for family in [&mut registration.ipv4, &mut registration.ipv6] {
-            if let Some(gone) = family.take_if(|(seen, _)| seen.socket == socket) {
-                self.by_address.remove(&(gone.0.remote.ip(), id));
+            if let Some(gone) = family.take_if(|gone| gone.seen().socket == socket) {
+                self.by_address.remove(&(gone.seen().remote.ip(), id));
             }
         }
         if registration.legacy_host().is_none()
             && let Some(place) = registration.place.take()
         {
-            self.waiting.remove(place);
+            self.waiting.remove(*place);
         }
         if registration.seen().next().is_none() {
             self.remove(id);
@@ -290,8 +293,8 @@ impl Registry {
     pub(super) fn remove(&mut self, id: RegistrationId) {
         let Some(registration) = self.by_id.remove(&id) else { return };
         self.by_expiry.remove(&(registration.expires, id));
-        if let Some(place) = registration.place {
-            self.waiting.remove(place);
+        if let Some(place) = &registration.place {
+            self.waiting.remove(**place);
         }
         match &registration.listing.name {
             Some(name) => drop(self.by_name.remove(name)),
@@ -301,7 +304,7 @@ impl Registry {
                 }
             }
         }
-        for network in registration.networks {
+        for network in [registration.network, provider(registration.network)] {
             if let Some(used) = self.per_network.get_mut(&network) {
                 *used -= 1;
                 if *used == 0 {
@@ -339,7 +342,7 @@ mod tests {
             name: name.map(|name| Name::new(name).unwrap()),
             public_key: [key; 32],
             transports: Transports { udp: true, tcp: false },
-            candidates: Vec::new(),
+            candidates: Claims::default(),
             legacy: false,
         }
     }

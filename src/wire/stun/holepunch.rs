@@ -1,7 +1,7 @@
 //! The values of our own attributes, all of them optional to others: who is registered, which session is meant,
 //! where a peer may be reached.
 
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -55,7 +55,7 @@ impl fmt::Debug for SessionId {
 /// # Ok::<(), NameError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<str>);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// The most characters, which are bytes.
@@ -81,7 +81,7 @@ impl Name {
 
     /// The name's text.
     #[must_use]
-    pub const fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
