@@ -67,6 +67,6 @@ pub mod server;
 pub mod wire;
 
 #[cfg(feature = "std")]
-pub use endpoint::{Cancel, ConnectOptions, Connection, Endpoint, EndpointBuilder, Listener, Stream, Wait};
+pub use endpoint::{Cancel, ConnectOptions, Connecting, Connection, Endpoint, EndpointBuilder, Listener, Stream, Wait};
 pub use error::{Error, ErrorKind, Result};
 pub use rendezvous::keys::Secret;

@@ -66,6 +66,10 @@ class AnswerError(ServerRefusedError):
         self.args = (answer,)
 
 
+_REFUSALS, _AT_ONCE = 100, 0.001
+"""So many refusals in a row, each within so many seconds, are no answers to earlier datagrams any more."""
+
+
 class Server:
     """A client's view of the rendezvous server: one TCP connection with the 2015 protocol on it."""
 
@@ -159,7 +163,7 @@ class Server:
 
     def send(self, data: Union[bytes, str, Message]) -> None:
         """Sends one message, in one write."""
-        sock = self._opened()
+        sock = self._connected()
         left = bytes(data if isinstance(data, Message) else Message(data)) if not isinstance(data, bytes) else data
         with _Turn(self) as waiting:
             while left:
@@ -168,7 +172,7 @@ class Server:
 
     def recv(self) -> Message:
         """Waits for one message. The end of the stream is a message too, with method `.`."""
-        sock = self._opened()
+        sock = self._connected()
         with _Turn(self) as waiting:
             while True:
                 message = self._next()
@@ -213,6 +217,12 @@ class Server:
         if self._sock is None:
             raise NotConnectedError("no connection to the server yet", "call open() first")
         return self._sock
+
+    def _connected(self) -> Any:
+        sock = self._opened()
+        if sock.fileno() < 0:
+            raise OSError(errno.EBADF, "the connection to the server is closed")
+        return sock
 
 
 class Client:
@@ -426,11 +436,16 @@ class _Call:
 
 def _despite_refusal(call: Any) -> Any:
     """Repeats a datagram call that failed with what the network answered to an earlier datagram, which says nothing of this one."""
+    at_once = 0
     while True:
+        began = time.monotonic()
         try:
             return call()
         except ConnectionRefusedError:
-            continue
+            # One that refuses again and again without waiting means it.
+            at_once = at_once + 1 if time.monotonic() - began < _AT_ONCE else 0
+            if at_once >= _REFUSALS:
+                raise
 
 
 def _refuse_closed(sock: Any, data: bytes) -> None:

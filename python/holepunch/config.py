@@ -6,10 +6,11 @@ constructor comes before a value that the program assigned, that before the envi
 `HOLEPUNCH_BIND=address`, `HOLEPUNCH_PORT=port`), and that before what stands here.
 """
 
+import contextlib
 import os
 import sys
 import types
-from typing import Set, Tuple
+from typing import Callable, Iterator, List, Set, Tuple
 
 __all__ = ["BIND_HOST", "HOLEPUNCH_PORT", "SERVER_HOST", "SERVER_PORT"]
 
@@ -26,6 +27,7 @@ BIND_HOST: str = ""
 """The local address of a client, toward the server and toward its peer; empty leaves it to the system."""
 
 _assigned: Set[str] = set()
+_listening: List[Callable[[], None]] = []
 
 
 class _Settings(types.ModuleType):
@@ -34,9 +36,21 @@ class _Settings(types.ModuleType):
     def __setattr__(self, name: str, value: object) -> None:
         _assigned.add(name)
         super().__setattr__(name, value)
+        for tell in tuple(_listening):
+            tell()
 
 
 sys.modules[__name__].__class__ = _Settings
+
+
+@contextlib.contextmanager
+def _told(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls `tell` after each assignment, in the thread that assigns."""
+    _listening.append(tell)
+    try:
+        yield
+    finally:
+        _listening.remove(tell)
 
 
 def _client_server() -> Tuple[str, int]:

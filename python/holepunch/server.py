@@ -2,12 +2,16 @@
 
     holepunch.server.Server().run()
 
-Subclasses override `accept_client`, `find_client`, `append_client` and `remove_client`, and `run` uses them.
+That is the server of `python -m holepunch server`, which speaks the current protocol besides, over UDP and TCP at the
+same port. Subclasses override `accept_client`, `find_client`, `append_client` and `remove_client`, and `run` uses them: then
+it is the loop of this module, which speaks the protocol of 2015 alone.
 
 One thread waits for all clients. Requests may come in pieces or several at once. A listener is told of one connector,
 the oldest listener of an address first. A host that nothing ended yet is looked up as soon as no digit can follow it,
-else after 20 ms, and `?` is said only after 100 ms of silence. What comes after `<` until the next `<` or `>` is
-ignored; other bytes that are no request get one `?`. A client that does not read its answers is not read either.
+else after 20 ms, and `?` is said only after 100 ms of silence. What comes after `<` in the same piece is an announcement, and
+ignored; other bytes that are no request get one `?`. A client that does not read its answers is not read either. One that
+neither listens nor says anything for a minute is closed; when descriptors run out, so is the one that has been silent
+longest and never said anything.
 """
 
 import errno
@@ -22,6 +26,7 @@ from types import TracebackType
 from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 from . import config
+from ._native import Server as _Loop
 from .errors import NotConnectedError
 from .message import Message
 
@@ -42,8 +47,15 @@ _SILENCE = 0.1
 """Seconds without a byte before a host is said not to be found."""
 _ACCEPT_PAUSE = 0.1
 """Seconds without accepting after the system refused another descriptor."""
+_IDLE = 60.0
+"""Seconds that a client may be silent unless it listens."""
+_SLICE = 0.05
+"""Seconds after which the Rust loop's caller looks at signals, and at the environment's punch port."""
 _KEEPALIVE = (30, 10, 3)
 """TCP keepalive: seconds of silence, seconds between probes, probes. Silently dead listeners are gone after a minute."""
+
+_HOOKS = ("accept_client", "find_client", "append_client", "remove_client", "fileno", "sock", "addr")
+"""What a subclass may override so that `run` uses it."""
 
 _START = re.compile(rb"[<>]")
 _END = re.compile(rb"[<>\s\x00]")
@@ -59,7 +71,9 @@ class Client:
         self._received = bytearray()
         self._unsent = bytearray()
         self._skipping = False
+        self._announcing = False
         self._listening = False
+        self._has_spoken = False
         self._asked = 0.0
         self._due: Optional[float] = None
 
@@ -139,6 +153,8 @@ class Client:
             return
         self._received += data
         self._asked = time.monotonic()
+        self._has_spoken = True
+        self._server._heard(self)
         self._answer(ended=not data)
         if not data:
             self.close()
@@ -148,13 +164,15 @@ class Client:
         data, at = self._received, 0
         self._due = None
         while at < len(data) and len(self._unsent) < _MAX_UNSENT:
-            if self._skipping:
+            if self._announcing and data[at] not in b"<>":
+                at = len(data)
+            elif self._skipping:
                 found = _START.search(data, at)
                 at = found.start() if found else len(data)
                 self._skipping = found is None
             elif data[at] == ord("<"):
                 at += 1
-                self._skipping = True
+                self._announcing = True
                 self._server._listen(self)
             elif data[at] == ord(">"):
                 found = _END.search(data, at + 1, at + 2 + _MAX_HOST)
@@ -163,7 +181,7 @@ class Client:
                 if not self._found(bytes(data[at + 1 : end]), too_long or ended or found is not None):
                     break  # more may follow
                 at = end
-                self._skipping = True
+                self._announcing, self._skipping = False, True
             else:
                 # The first line of clients that speak another protocol too; they take silence for a no.
                 if data[at] != ord("H"):
@@ -213,9 +231,11 @@ class Server:
         self._registered: Dict[Any, int] = {}
         self._listeners: Dict[str, "OrderedDict[Client, None]"] = {}
         self._expecting: Dict[Client, float] = {}
+        self._silent: "OrderedDict[Client, float]" = OrderedDict()
         self._requester: Optional[Client] = None
         self._accepting_from: Optional[float] = None
         self._waker: Optional[Tuple[socket.socket, socket.socket]] = None
+        self._loop: Optional[_Loop] = None
         self._closing = False
 
     @property
@@ -257,7 +277,10 @@ class Server:
     def close(self) -> None:
         """Closes the server and its clients. From another thread it ends `run`."""
         self._closing = True
-        waker = self._waker
+        loop, waker = self._loop, self._waker
+        if loop is not None:
+            loop.stop()
+            return
         if waker is not None:
             try:
                 waker[1].send(b"x")
@@ -271,21 +294,14 @@ class Server:
         if self._sock is None or self._sock.fileno() < 0:
             self.open()
         try:
-            self._waker = socket.socketpair()
-            self._selector = selectors.DefaultSelector()
-            self._selector.register(self._waker[0], selectors.EVENT_READ)
-            while not self._closing:
-                self._turn()
+            if self._has_hooks():
+                self._run_here()
+            else:
+                self._run_loop()
         except KeyboardInterrupt:
             pass
         finally:
-            waker, self._waker = self._waker, None
             self._shut()
-            if self._selector is not None:
-                self._selector.close()
-                self._selector = None
-            for end in waker or ():
-                end.close()
 
     def accept_client(self) -> Any:
         """Accepts one client. A hook: `run` calls it when somebody connects."""
@@ -346,7 +362,52 @@ class Server:
     ) -> None:
         self.close()
 
-    # --- The loop
+    # --- The Rust loop
+
+    def _has_hooks(self) -> bool:
+        """Whether something is overridden that only the loop of this module calls."""
+        overridden = any(getattr(type(self), hook) is not getattr(Server, hook) for hook in _HOOKS)
+        return overridden or not vars(self).keys().isdisjoint(_HOOKS) or Client is not _OWN_CLIENT or self._has_clients()
+
+    def _has_clients(self) -> bool:
+        """Whether the program has accepted or appended clients itself, or put something else in the socket's place."""
+        return self._rlist != [self] or not isinstance(self._sock, socket.socket)
+
+    def _run_loop(self) -> None:
+        loop = _Loop(self._sock.fileno(), config._punch_port())
+
+        def follow() -> None:
+            try:
+                loop.set_punch_port(config._punch_port())
+            except (OverflowError, TypeError, ValueError):
+                pass  # no port: not for the thread that assigns it, but for `run` to say
+
+        try:
+            with config._told(follow):
+                self._loop = loop
+                while not self._closing and not loop.wait(_SLICE):
+                    loop.set_punch_port(config._punch_port())  # the environment may have changed
+        finally:
+            self._loop = None
+            loop.close()
+
+    # --- The loop of this module
+
+    def _run_here(self) -> None:
+        try:
+            self._waker = socket.socketpair()
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._waker[0], selectors.EVENT_READ)
+            while not self._closing:
+                self._turn()
+        finally:
+            waker, self._waker = self._waker, None
+            self._shut()
+            if self._selector is not None:
+                self._selector.close()
+                self._selector = None
+            for end in waker or ():
+                end.close()
 
     def _turn(self) -> None:
         selector = self._selector
@@ -364,6 +425,8 @@ class Server:
         now = time.monotonic()
         for client in [client for client, due in self._expecting.items() if due <= now]:
             client._answer()
+        while self._silent and next(iter(self._silent.values())) + _IDLE <= now:
+            self._silent.popitem(last=False)[0].close()
         if self._accepting_from is not None and self._accepting_from <= now:
             self._accepting_from = None
             self._forget(self)  # and so it is registered again
@@ -372,6 +435,8 @@ class Server:
         times = list(self._expecting.values())
         if self._accepting_from is not None:
             times.append(self._accepting_from)
+        if self._silent:
+            times.append(next(iter(self._silent.values())) + _IDLE)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _register(self) -> None:
@@ -388,8 +453,23 @@ class Server:
         if number < 0:
             self._rlist.remove(member)  # closed, and a hook kept it
         elif self._selector is not None:
-            self._selector.register(number, selectors.EVENT_READ, member)
+            try:
+                self._selector.register(number, selectors.EVENT_READ, member)
+            except KeyError:
+                # A hook closed the socket of another behind our back, and its descriptor's number is used again.
+                former = self._selector.get_key(number).data
+                self._forget(former)
+                self.remove_client(former)
+                self._selector.register(number, selectors.EVENT_READ, member)
             self._registered[member] = number
+            if isinstance(member, Client):
+                self._heard(member)
+
+    def _heard(self, client: Client) -> None:
+        """It said something, or may be silent from now on; a listener may be as long as it likes."""
+        self._silent.pop(client, None)
+        if client in self._registered and not client._listening:
+            self._silent[client] = time.monotonic()
 
     def _forget(self, member: Any) -> None:
         """Nothing of the loop speaks of it any more."""
@@ -400,6 +480,7 @@ class Server:
             except KeyError:
                 pass  # not waited for at the moment
         self._expecting.pop(member, None)
+        self._silent.pop(member, None)
         if isinstance(member, Client):
             self._unlisten(member)
 
@@ -409,6 +490,10 @@ class Server:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 return  # it went away before it was accepted
+            mute = next((client for client in self._silent if not client._has_spoken), None)
+            if mute is not None:
+                mute.close()  # and its descriptor is for who comes next
+                return
             _log.warning("No more clients for a moment: %s", error.strerror)
             self._accepting_from = time.monotonic() + _ACCEPT_PAUSE
             if self._selector is not None:
@@ -434,7 +519,10 @@ class Server:
             self._wlist.append(client)
         if self._selector is not None and client in self._registered:
             events = selectors.EVENT_WRITE if client._unsent else selectors.EVENT_READ
-            self._selector.modify(self._registered[client], events, client)
+            try:
+                self._selector.modify(self._registered[client], events, client)
+            except (KeyError, OSError):
+                self._forget(client)  # a hook has closed its socket
 
     def _expect(self, client: Client) -> None:
         if client._due is None:
@@ -446,6 +534,7 @@ class Server:
 
     def _listen(self, client: Client) -> None:
         client._listening = True
+        self._silent.pop(client, None)
         self._listeners.setdefault(client._addr[0], OrderedDict())[client] = None
 
     def _unlisten(self, client: Client) -> None:
@@ -469,6 +558,7 @@ class Server:
         port = config._punch_port()
         requester.send(Message(f"*{(listener._addr[0], port)!r}"))
         listener.send(Message(f"*{(requester._addr[0], port)!r}"))
+        self._heard(listener)
         _log.info("Introduce %s:%s to %s:%s", *requester._addr[:2], *listener._addr[:2])
         return True
 
@@ -499,6 +589,9 @@ class Server:
         if self._sock is not None and self._sock.fileno() >= 0:
             self._sock.close()
             _log.info("Close server socket %s:%s", *self._addr)
+
+
+_OWN_CLIENT = Client
 
 
 def _ipv4(host: str) -> bool:

@@ -35,12 +35,12 @@ pub use crate::config::DEFAULT_PUNCH_PORT;
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::fd::AsFd as _,
     str::FromStr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::{Duration, Instant as SystemInstant},
 };
@@ -72,7 +72,11 @@ pub struct Options {
     pub host: Option<String>,
     /// The port; 0 leaves the choice to the system, for the alternate port as well.
     pub port: u16,
-    /// The port that peers of 2015 are told to punch from.
+    /// Takes TCP connections from this listener, whose address stands for `host` and `port`; it becomes non-blocking.
+    ///
+    /// UDP is bound beside it and may fail: that goes to the log, and clients of the current protocol come over TCP.
+    pub listener: Option<TcpListener>,
+    /// The port that peers of 2015 are told to punch from; [`Handle::set_punch_port`] changes it.
     pub punch_port: u16,
     /// What clients are told instead of the server's own address, for a server behind a forwarded port.
     pub advertise: Option<Advertise>,
@@ -87,6 +91,7 @@ impl Default for Options {
         Self {
             host: None,
             port: DEFAULT_SERVER_PORT,
+            listener: None,
             punch_port: DEFAULT_PUNCH_PORT,
             advertise: None,
             config: ServerConfig::default(),
@@ -100,6 +105,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("listener", &self.listener)
             .field("punch_port", &self.punch_port)
             .field("advertise", &self.advertise)
             .field("config", &self.config)
@@ -154,6 +160,7 @@ impl Advertise {
 #[derive(Debug)]
 struct Shared {
     stop: AtomicBool,
+    punch_port: AtomicU16,
     stats: Mutex<ServerStats>,
 }
 
@@ -170,6 +177,11 @@ impl Handle {
         self.shared.stop.store(true, Ordering::Release);
         // Waking fails only when the poll is gone, and then nothing runs any more.
         let _ = self.waker.wake();
+    }
+
+    /// Changes the port that peers of 2015 are told to punch from, for every answer to what comes from now on.
+    pub fn set_punch_port(&self, port: u16) {
+        self.shared.punch_port.store(port, Ordering::Release);
     }
 
     /// What the server had done when it last went to sleep.
@@ -209,7 +221,10 @@ impl RendezvousServer {
     /// none of this machine, [`ErrorKind::Io`] when the system refuses otherwise.
     pub fn bind(options: Options) -> Result<Self> {
         let log = options.log.unwrap_or_else(|| Box::new(|_, _| {}));
-        let sockets::Bound { sockets, known, listeners } = sockets::bind(options.host.as_deref(), options.port, &*log)?;
+        let sockets::Bound { sockets, known, listeners } = match options.listener {
+            Some(listener) => sockets::bind_beside(listener, &*log)?,
+            None => sockets::bind(options.host.as_deref(), options.port, &*log)?,
+        };
         let poll = Poll::new().map_err(|error| system("cannot make an event queue", &error))?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(|error| system("cannot make a waker", &error))?;
         let mut sockets: Vec<UdpSocket> = sockets.into_iter().map(UdpSocket::from_std).collect();
@@ -230,7 +245,8 @@ impl RendezvousServer {
         let mut config = options.config;
         config.punch_port = options.punch_port;
         if let Some(advertise) = options.advertise {
-            config.advertise = advertise.complete(&main);
+            let tcp = streams.addresses();
+            config.advertise = advertise.complete(if main.is_empty() { &tcp } else { &main });
         }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| {
@@ -245,19 +261,24 @@ impl RendezvousServer {
             main,
             alternate,
             poll,
-            shared: Arc::new(Shared { stop: AtomicBool::new(false), stats: Mutex::default() }),
+            shared: Arc::new(Shared {
+                stop: AtomicBool::new(false),
+                punch_port: AtomicU16::new(options.punch_port),
+                stats: Mutex::default(),
+            }),
             waker: Arc::new(waker),
             log,
             origin: SystemInstant::now(),
         })
     }
 
-    /// The addresses it listens on, IPv4 first; the address part is unspecified where it listens on all.
+    /// The addresses it listens on with UDP, IPv4 first; the address part is unspecified where it listens on all.
     pub fn local_addresses(&self) -> &[SocketAddr] {
         &self.main
     }
 
-    /// The addresses that it takes TCP connections on: those of [`local_addresses`](Self::local_addresses).
+    /// The addresses that it takes TCP connections on: those of [`local_addresses`](Self::local_addresses), or that of
+    /// [`Options::listener`].
     pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
         self.streams.addresses()
     }
@@ -298,6 +319,7 @@ impl RendezvousServer {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(system("waiting for requests failed", &error)),
             }
+            self.server.set_punch_port(self.shared.punch_port.load(Ordering::Acquire));
             for event in &events {
                 match readable.get_mut(event.token().0) {
                     Some(readable) => *readable = true,

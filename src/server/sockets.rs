@@ -73,6 +73,33 @@ pub(super) fn bind(host: Option<&str>, port: u16, log: &dyn Fn(Level, &str)) -> 
             Err(error) => return Err(error),
         }
     };
+    complete(mains, listeners, port, log)
+}
+
+/// Binds UDP beside a listener that somebody else has opened.
+pub(super) fn bind_beside(listener: TcpListener, log: &dyn Fn(Level, &str)) -> Result<Bound> {
+    let socket = Socket::from(listener);
+    let is_unusable = |error: io::Error| failure_of("the listener cannot be used", &error);
+    let address = socket.local_addr().map_err(is_unusable)?.as_socket();
+    let address = address.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "the listener is none of TCP"))?;
+    prepare(&socket).map_err(is_unusable)?;
+    let mains = match open(address) {
+        Ok(main) => vec![main],
+        Err(error) => {
+            log(Level::Warn, &format!("UDP {address} cannot be bound ({error}); clients are served over TCP only"));
+            Vec::new()
+        }
+    };
+    complete(mains, vec![(socket.into(), address)], address.port(), log)
+}
+
+/// Puts an alternate port beside each main socket.
+fn complete(
+    mains: Vec<UdpSocket>,
+    listeners: Vec<(TcpListener, SocketAddr)>,
+    port: u16,
+    log: &dyn Fn(Level, &str),
+) -> Result<Bound> {
     let mut bound = Bound { sockets: Vec::new(), known: Vec::new(), listeners };
     for main in mains {
         let local = main.local_addr().map_err(|error| unusable(&error))?;
@@ -107,15 +134,20 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    prepare(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Sets what a listener's connections inherit, and that it does not block.
+fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_keepalive(
         &TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES),
     )?;
     // Each answer is one segment, at once.
     socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    socket.set_nonblocking(true)
 }
 
 /// The addresses of a host: itself if it is an address, else at most one of each family.
@@ -228,8 +260,11 @@ fn failure(protocol: &str, address: SocketAddr, error: &io::Error) -> Error {
 }
 
 fn unusable(error: &io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("the system does not tell the address of a socket: {error}"))
-        .with_os_code(error.raw_os_error())
+    failure_of("the system does not tell the address of a socket", error)
+}
+
+fn failure_of(what: &str, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{what}: {error}")).with_os_code(error.raw_os_error())
 }
 
 #[cfg(test)]
@@ -290,6 +325,21 @@ mod tests {
         let error = bind(Some("192.0.2.1"), 0, &quiet).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().contains("192.0.2.1"), "{error}");
+    }
+
+    #[test]
+    fn udp_is_bound_beside_a_listener_where_it_can_be() {
+        let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (first, lines) = (listener(), RefCell::new(Vec::new()));
+        let local = first.local_addr().unwrap();
+        let bound = bind_beside(first, &quiet).unwrap();
+        assert_eq!((bound.known[0].local, bound.listeners[0].1), (local, local));
+        let second = listener();
+        let local = second.local_addr().unwrap();
+        let _taken = UdpSocket::bind(local).unwrap();
+        let bound = bind_beside(second, &|_, text| lines.borrow_mut().push(text.to_owned())).unwrap();
+        assert_eq!((bound.sockets.len(), bound.listeners[0].1), (0, local));
+        assert!(lines.borrow()[0].contains(&local.to_string()), "{lines:?}");
     }
 
     #[test]

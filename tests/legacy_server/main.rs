@@ -165,6 +165,22 @@ fn two_of_2015_meet() {
 }
 
 #[test]
+fn it_takes_over_a_listener_and_learns_of_another_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Running::with(|options| options.listener = Some(listener));
+    assert_eq!(server.address, address);
+    for port in [1234, 4321] {
+        server.handle.set_punch_port(port);
+        let (mut listener, mut connector) = (server.listener([127, 0, 0, 2]), server.connect([127, 0, 0, 3]));
+        connector.say(b">127.0.0.2");
+        assert_eq!(connector.piece(), format!("*('127.0.0.2', {port})").into_bytes());
+        assert_eq!(listener.piece(), format!("*('127.0.0.3', {port})").into_bytes());
+    }
+    assert!(UdpSocket::bind(address).is_err(), "it has UDP, too");
+}
+
+#[test]
 fn not_found_leaves_the_connection_usable() {
     let server = Running::with(|options| options.punch_port = 4321);
     let mut connector = server.connect([127, 0, 0, 3]);

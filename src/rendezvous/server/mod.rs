@@ -205,6 +205,11 @@ impl Server {
         self.requests.pop_front()
     }
 
+    /// Changes the port that peers of 2015 are told to punch from, for every answer from now on.
+    pub fn set_punch_port(&mut self, port: u16) {
+        self.config.punch_port = port;
+    }
+
     /// What it has done so far.
     #[must_use]
     pub fn stats(&self) -> ServerStats {

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Iterator, Tuple, Union
+from typing import Any, Iterator, Tuple, Union
 
 import pytest
 
@@ -44,10 +44,35 @@ def punch_port(monkeypatch: pytest.MonkeyPatch) -> int:
     return port
 
 
+class Hooked(holepunch.server.Server):
+    """A server with a hook, so that its loop is the one of the module."""
+
+    def accept_client(self) -> Any:
+        return super().accept_client()
+
+
 @pytest.fixture
 def new_server(punch_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[holepunch.server.Server]:
-    """This package's server; clients made without arguments find it."""
+    """This package's server with its loop in Python; clients made without arguments find it."""
+    yield from serve(Hooked("127.0.0.1", 0), monkeypatch)
+
+
+@pytest.fixture
+def plain_server(punch_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[holepunch.server.Server]:
+    """This package's server as it is, whose loop is the Rust one."""
     yield from serve(holepunch.server.Server("127.0.0.1", 0), monkeypatch)
+
+
+@pytest.fixture(params=["new_server", "plain_server"])
+def either_server(request: pytest.FixtureRequest) -> holepunch.server.Server:
+    server: holepunch.server.Server = request.getfixturevalue(request.param)
+    return server
+
+
+def listeners(server: holepunch.server.Server, host: str) -> int:
+    """How many listeners it has at an address; in the Rust loop, at any."""
+    loop = server._loop
+    return len(server._listeners.get(host, ())) if loop is None else loop.stats()["legacy_listeners"]
 
 
 @pytest.fixture
@@ -72,7 +97,7 @@ def command_server(punch_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator
         server.close()
 
 
-@pytest.fixture(params=["old_server", "new_server", "command_server"])
+@pytest.fixture(params=["old_server", "new_server", "plain_server", "command_server"])
 def any_server(request: pytest.FixtureRequest) -> AnyServer:
     server: AnyServer = request.getfixturevalue(request.param)
     return server
@@ -92,7 +117,7 @@ def serve(server: holepunch.server.Server, monkeypatch: pytest.MonkeyPatch) -> I
     point_to(server.addr, monkeypatch)
     thread = threading.Thread(target=run)
     thread.start()
-    while server._waker is None:
+    while server._waker is None and server._loop is None:
         assert thread.is_alive()
     try:
         yield server

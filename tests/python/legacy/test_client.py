@@ -300,6 +300,26 @@ def test_the_view_of_the_server(new_server: holepunch.server.Server, punch_port:
     assert isinstance(answer, Message) and answer.body == ("127.0.0.3", punch_port)
     server.close()
     server.close()
+    for call in (lambda: server.send(b"<"), server.recv, server.listen_request, lambda: server.connect_request("127.0.0.1")):
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno == errno.EBADF
+    assert server.fileno() == -1
+
+
+def test_a_socket_that_always_refuses_ends_the_call() -> None:
+    class Refusing:
+        calls = 0
+
+        def send(self, _data: bytes) -> int:
+            self.calls += 1
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "no")
+
+    client = UDPClient()
+    client.sock = Refusing()
+    with pytest.raises(ConnectionRefusedError):
+        client.send(b"x")
+    assert 1 < client.sock.calls < 10_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

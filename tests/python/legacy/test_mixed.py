@@ -15,7 +15,7 @@ import holepunch.client
 import holepunch.server
 
 from legacy import old
-from legacy.conftest import AnyServer, Command
+from legacy.conftest import AnyServer, Command, listeners
 
 CONNECTOR, LISTENER = "127.0.0.2", "127.0.0.31"
 KINDS = {"udp": holepunch.client.UDPClient, "tcp": holepunch.client.TCPClient, "base": holepunch.client.Client}
@@ -38,7 +38,7 @@ def listening(server: AnyServer) -> None:
         server.wait_for(b"<")
         return
     end = time.monotonic() + 10
-    while not (LISTENER in server._listeners if isinstance(server, holepunch.server.Server) else asked(server)):
+    while not (listeners(server, LISTENER) if isinstance(server, holepunch.server.Server) else asked(server)):
         assert time.monotonic() < end
 
 
