@@ -16,18 +16,25 @@ plain socket of it, which has `makefile` and all else. Datagrams are asked for b
 `connect_datagram` and `accept_datagram` give a `Connection`, whose datagrams may be lost or come in another order, as
 UDP's; its `into_socket` gives a plain socket too. Without `servers` the server is that of the environment's HOLEPUNCH_SERVER.
 
+With asyncio it is the same under `holepunch.aio`, awaited.
+
 Every wait takes a timeout in seconds, ends at once on Ctrl-C, and can be ended from another thread, by a `Cancel` or by
 `close()`. Every error is a `HolepunchError`; see `holepunch.errors`. Log records go to the logger "holepunch", which
 prints nothing unless the program configures `logging`.
 """
 
 import logging as _logging
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import errors
 from ._native import Cancel, Connection, Endpoint, Listener, Path, Stream, __version__
 from .address import Address
 from .endpoint import connect, connect_datagram, listen, listen_datagram
 from .errors import *
+
+if _TYPE_CHECKING:
+    from . import aio
 
 __all__ = [
     "Address",
@@ -38,11 +45,22 @@ __all__ = [
     "Path",
     "Stream",
     "__version__",
+    "aio",
     "connect",
     "connect_datagram",
     "listen",
     "listen_datagram",
 ]
 __all__ += errors.__all__
+
+
+def __getattr__(name: str) -> _Any:
+    """Imports `holepunch.aio` when it is used: programs without asyncio need not wait for that."""
+    if name == "aio":
+        import importlib
+
+        return importlib.import_module("holepunch.aio")
+    raise AttributeError(f"module 'holepunch' has no attribute {name!r}")
+
 
 _logging.getLogger("holepunch").addHandler(_logging.NullHandler())

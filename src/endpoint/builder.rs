@@ -138,6 +138,14 @@ impl EndpointBuilder {
         self
     }
 
+    /// Calls `callback` whenever what was started may be worth another poll ([`Endpoint::start_connect`]), a listener may have
+    /// somebody to accept, or something was closed; from any thread, several at once, and often for nothing. It must be quick and call
+    /// nothing of this library: it is there to wake the program's own event loop.
+    pub fn on_change(mut self, callback: impl Fn() + Send + Sync + 'static) -> Self {
+        self.callbacks.change = Some(Box::new(callback));
+        self
+    }
+
     /// Makes the endpoint, and starts its thread. Binds nothing and asks nobody yet.
     ///
     /// # Errors

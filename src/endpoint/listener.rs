@@ -15,8 +15,8 @@ use crate::{
 /// All methods may be called from any thread. Dropping it closes it; its accepted connections live on.
 #[derive(Debug)]
 pub struct Listener {
-    engine: Arc<Engine>,
-    id: ListenerId,
+    pub(super) engine: Arc<Engine>,
+    pub(super) id: ListenerId,
     name: Option<Name>,
 }
 

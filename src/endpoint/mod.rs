@@ -12,6 +12,7 @@ mod builder;
 mod connection;
 mod listener;
 mod options;
+mod starting;
 mod stream;
 
 use std::{
@@ -25,6 +26,7 @@ pub use builder::EndpointBuilder;
 pub use connection::Connection;
 pub use listener::Listener;
 pub use options::ConnectOptions;
+pub use starting::Connecting;
 pub use stream::Stream;
 
 pub use crate::io::{Cancel, Wait};
@@ -33,7 +35,7 @@ use crate::{
     io::{self, Channel, Engine, Families, ServerName},
     peer::{ConnectRequest, ListenRequest, ServerAddress, Target, Transport, parse_name},
     rendezvous::keys::Secret,
-    wire::stun::Transports,
+    wire::stun::{SessionId, Transports},
 };
 
 /// A server's name is looked up for at most so long; resolv.conf(5) allows a resolver 5 s for each of two tries.
@@ -91,22 +93,13 @@ impl Endpoint {
     /// # Ok::<(), holepunch::Error>(())
     /// ```
     pub fn listen(&self, name: Option<&str>, wait: Wait) -> Result<Listener> {
-        let name = name.map(parse_name).transpose()?;
-        let engine = &self.0.engine;
         let deadline = wait.deadline();
         let time = deadline.left().map_or(RESOLUTION, |left| left.min(RESOLUTION));
-        let request = ListenRequest {
-            transports: self.0.offered,
-            name: name.clone(),
-            servers: self.resolve(time, wait.cancel())?,
-            bind: self.0.bind.clone(),
-            secret: self.0.secret.clone(),
-        };
-        let id = engine.with(|core| core.listen(request))??;
-        let listener = Listener::new(engine.clone(), id, name);
+        let listener = self.register(name, time, wait.cancel())?;
         let wait = deadline.left().map_or(wait.clone(), |left| wait.but_at_most(left));
         // Where it fails, dropping the listener takes the registration back.
-        engine.wait(&wait, |core| core.is_listening(id)).map_err(|error| in_time(error, "no server has answered"))?;
+        let known = self.0.engine.wait(&wait, |core| core.is_listening(listener.id));
+        known.map_err(|error| in_time(error, "no server has answered"))?;
         Ok(listener)
     }
 
@@ -139,19 +132,8 @@ impl Endpoint {
     }
 
     fn connect_over(&self, transport: Transport, target: &str, options: &ConnectOptions) -> Result<Channel> {
-        let target: Target = target.parse()?;
+        let session = self.ask_for(transport, target, options)?;
         let engine = &self.0.engine;
-        let time = RESOLUTION.min(options.wait.saturating_add(options.timeout));
-        let request = ConnectRequest {
-            transport,
-            target,
-            servers: self.resolve(time, options.cancel.as_ref())?,
-            bind: self.0.bind.clone(),
-            secret: self.0.secret.clone(),
-            wait: options.wait,
-            timeout: options.timeout,
-        };
-        let session = engine.with(|core| core.connect(request))??;
         let wait = options.cancel.as_ref().map_or_else(Wait::forever, |cancel| Wait::forever().or_cancelled(cancel));
         let outcome = engine.wait(&wait, |core| core.connected(session));
         if outcome.is_ok() {
@@ -194,6 +176,36 @@ impl Endpoint {
     pub fn close(&self) {
         // It fails where nothing is left to close: in a forked child, or after a panic.
         let _ = self.0.engine.with(crate::io::Core::close_all);
+    }
+
+    /// Asks the servers for a registration.
+    fn register(&self, name: Option<&str>, resolution: Duration, cancel: Option<&Cancel>) -> Result<Listener> {
+        let name = name.map(parse_name).transpose()?;
+        let request = ListenRequest {
+            transports: self.0.offered,
+            name: name.clone(),
+            servers: self.resolve(resolution, cancel)?,
+            bind: self.0.bind.clone(),
+            secret: self.0.secret.clone(),
+        };
+        let id = self.0.engine.with(|core| core.listen(request))??;
+        Ok(Listener::new(self.0.engine.clone(), id, name))
+    }
+
+    /// Asks the servers for an introduction.
+    fn ask_for(&self, transport: Transport, target: &str, options: &ConnectOptions) -> Result<SessionId> {
+        let target: Target = target.parse()?;
+        let time = RESOLUTION.min(options.wait.saturating_add(options.timeout));
+        let request = ConnectRequest {
+            transport,
+            target,
+            servers: self.resolve(time, options.cancel.as_ref())?,
+            bind: self.0.bind.clone(),
+            secret: self.0.secret.clone(),
+            wait: options.wait,
+            timeout: options.timeout,
+        };
+        self.0.engine.with(|core| core.connect(request))?
     }
 
     fn resolve(&self, time: Duration, cancel: Option<&Cancel>) -> Result<Vec<ServerAddress>> {

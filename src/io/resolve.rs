@@ -94,6 +94,11 @@ impl ServerName {
         }
     }
 
+    /// Whether no resolver is needed.
+    pub(crate) fn is_literal(&self) -> bool {
+        self.literal().is_some()
+    }
+
     /// The address, where the host is a literal. The unspecified address means this host.
     fn literal(&self) -> Option<SocketAddr> {
         let mut ip = canonical_ip(self.host.parse().ok()?);

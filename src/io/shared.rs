@@ -46,12 +46,15 @@ const TAKE_OVER: Duration = Duration::from_millis(50);
 
 type EventCallback = dyn Fn(&PeerEvent) + Send + Sync;
 type LogCallback = dyn Fn(Level, &str) + Send + Sync;
+type ChangeCallback = dyn Fn() + Send + Sync;
 
 /// What the program wants to be told, from any thread.
 #[derive(Default)]
 pub(crate) struct Callbacks {
     pub(crate) event: Option<Box<EventCallback>>,
     pub(crate) log: Option<Box<LogCallback>>,
+    /// A state that may be polled has changed.
+    pub(crate) change: Option<Box<ChangeCallback>>,
 }
 
 /// See the module.
@@ -151,9 +154,18 @@ impl Shared {
             let _ = self.waker.wake();
         }
         if changed {
-            self.changed.notify_all();
+            self.tell_change();
         }
         self.tell();
+    }
+
+    /// Wakes every blocked call, and the program's own loop.
+    fn tell_change(&self) {
+        self.changed.notify_all();
+        if let Some(callback) = &self.callbacks.change {
+            // Its panic is the program's own, and was reported by the panic hook.
+            let _ = catch_unwind(AssertUnwindSafe(callback));
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -338,7 +350,7 @@ impl Shared {
             watched.link.set_closed();
         }
         drop(core);
-        self.changed.notify_all();
+        self.tell_change();
     }
 }
 

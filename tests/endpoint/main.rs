@@ -5,6 +5,7 @@ mod blocked;
 mod greeter;
 mod lifetime;
 mod rendezvous;
+mod starting;
 mod streams;
 
 use std::{

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 from typing import Dict, List
@@ -32,6 +33,23 @@ def test_listener_and_connector(server: str, name: str) -> None:
     assert CONNECTED.match(done.stderr)
     assert listener.returncode == 0, said
     assert CONNECTED.match(said)
+
+
+def test_async_echo(server: str, name: str) -> None:
+    arguments = {"stderr": subprocess.PIPE, "text": True, "env": environment(server)}
+    with subprocess.Popen(command("async_echo", "listen", name), **arguments) as listener:  # type: ignore[call-overload]
+        assert listener.stderr.readline() == f"listening as {name}\n"
+        done = subprocess.run(
+            command("async_echo", "connect", name, "hello", "wörld"),
+            capture_output=True,
+            text=True,
+            env=environment(server),
+            timeout=30,
+        )
+        listener.send_signal(signal.SIGINT)
+        _, said = listener.communicate(timeout=10)
+    assert (done.returncode, done.stdout) == (0, "hello\nwörld\n"), done.stderr
+    assert (listener.returncode, said) == (130, ""), said
 
 
 @pytest.mark.parametrize("program", ["listener", "connector"])

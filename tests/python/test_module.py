@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+from types import ModuleType
 from typing import Dict
 
 import pytest
@@ -42,14 +43,35 @@ def test_public_names_exist() -> None:
         assert getattr(holepunch, public) is not None
 
 
-def test_everything_public_is_documented() -> None:
-    for public in holepunch.__all__:
-        thing = getattr(holepunch, public)
-        if public != "__version__":
+@pytest.mark.parametrize("module", [holepunch, holepunch.aio])
+def test_everything_public_is_documented(module: ModuleType) -> None:
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if public not in ("__version__", "aio"):
             assert inspect.getdoc(thing), public
-        if inspect.isclass(thing) and thing.__module__ == "holepunch":
+        if inspect.isclass(thing) and (thing.__module__ == "holepunch" or module is holepunch.aio):
             for member, value in vars(thing).items():
                 assert member.startswith("_") or inspect.getdoc(value), f"{public}.{member}"
+
+
+def test_aio_has_the_same_arguments() -> None:
+    """Those of the blocking calls, without `cancel`: a task is cancelled instead."""
+    pairs = [(vars(holepunch)[name], vars(holepunch.aio)[name]) for name in ("connect", "listen", "listen_datagram")]
+    pairs += [(vars(holepunch)["connect_datagram"], vars(holepunch.aio)["connect_datagram"])]
+    for of in ("Endpoint", "Listener", "Stream", "Connection"):
+        blocking, awaited = vars(getattr(holepunch, of)), vars(getattr(holepunch.aio, of))
+        shared = [name for name in blocking if callable(awaited.get(name)) and not name.startswith("_")]
+        assert shared, of
+        pairs += [(blocking[name], awaited[name]) for name in shared]
+    for call, parallel in pairs:
+        before = inspect.signature(call).parameters
+        after = inspect.signature(parallel).parameters
+        assert [name for name in before if name != "cancel"] == list(after), call
+        for name, parameter in after.items():
+            assert (parameter.default, parameter.kind == parameter.KEYWORD_ONLY) == (
+                before[name].default,
+                before[name].kind == parameter.KEYWORD_ONLY,
+            ) or name in ("self", "target"), (call, name)
 
 
 def test_stubs_match_the_module() -> None:

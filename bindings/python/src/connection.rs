@@ -139,6 +139,16 @@ impl Connection {
         wait::dispose(py, connection)
     }
 
+    /// As `close`, in this thread: quick while the endpoint is held otherwise.
+    fn _close(&self, py: Python<'_>) {
+        if let Some(connection) = self.take() {
+            py.detach(move || {
+                connection.close();
+                drop(connection);
+            });
+        }
+    }
+
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }

@@ -14,6 +14,7 @@ use crate::{
     failure::{Result, closed},
     listener::{Kind, Listener},
     log,
+    starting::{Connecting, Started, Wakeup},
     stream::Stream,
     wait::{self, Cancel, Timeout},
 };
@@ -27,6 +28,7 @@ use crate::{
 #[pyclass(module = "holepunch", frozen)]
 pub(crate) struct Endpoint {
     inner: Mutex<Option<holepunch::Endpoint>>,
+    wakeup: Option<Wakeup>,
 }
 
 impl Endpoint {
@@ -54,10 +56,7 @@ impl Endpoint {
         call: impl FnOnce(&holepunch::Endpoint, &ConnectOptions) -> holepunch::Result<T> + Send + 'static,
     ) -> Result<T> {
         let endpoint = self.get()?;
-        let [wait, timeout] = limits;
-        let options = ConnectOptions::default()
-            .wait(Timeout::try_from(wait)?.or_century())
-            .timeout(Timeout::try_from(timeout)?.or_century());
+        let options = options(limits)?;
         // The options carry both limits: the call needs no deadline of its own.
         wait::once(py, Timeout(None), cancel, move |cancel, _| match cancel {
             Some(cancel) => call(&endpoint, &options.cancel(cancel)),
@@ -77,7 +76,7 @@ impl Endpoint {
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (servers=None, *, bind=None, family=None, secret=None, thread=true))]
+    #[pyo3(signature = (servers=None, *, bind=None, family=None, secret=None, thread=true, _wakeup=false))]
     fn new(
         py: Python<'_>,
         servers: Option<&Bound<'_, PyAny>>,
@@ -85,8 +84,13 @@ impl Endpoint {
         family: Option<u8>,
         secret: Option<&Bound<'_, PyAny>>,
         thread: bool,
+        _wakeup: bool,
     ) -> Result<Self> {
         let mut builder = holepunch::Endpoint::builder().thread(thread).on_log(log::callback(py)?);
+        let wakeup = _wakeup.then(Wakeup::new).transpose()?;
+        if let Some(wakeup) = wakeup.clone() {
+            builder = builder.on_change(move || wakeup.tell());
+        }
         if let Some(servers) = servers {
             builder = arguments::servers(servers)?.into_iter().fold(builder, |builder, server| builder.server(server));
         }
@@ -110,7 +114,7 @@ impl Endpoint {
             builder = builder.secret(secret);
         }
         let endpoint = py.detach(|| builder.build())?;
-        Ok(Self { inner: Mutex::new(Some(endpoint)) })
+        Ok(Self { inner: Mutex::new(Some(endpoint)), wakeup })
     }
 
     /// Registers a listener and returns when a server has it. Iterating it gives streams.
@@ -182,6 +186,67 @@ impl Endpoint {
         Ok(Connection::new(self.reach(py, [wait, timeout], cancel, call)?))
     }
 
+    /// Starts to connect. Waits only to look up names, and then `cancel` ends the wait.
+    #[pyo3(signature = (target, datagrams, wait, timeout, cancel=None))]
+    fn _start_connect(
+        &self,
+        py: Python<'_>,
+        target: &str,
+        datagrams: bool,
+        wait: Option<f64>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Connecting> {
+        let endpoint = self.get()?;
+        let mut options = options([wait, timeout])?;
+        if let Some(cancel) = cancel {
+            options = options.cancel(&cancel.0);
+        }
+        let started = py.detach(move || match datagrams {
+            true => endpoint.start_connect_datagram(target, &options).map(Started::Datagrams),
+            false => endpoint.start_connect(target, &options).map(Started::Stream),
+        })?;
+        Ok(Connecting::new(started))
+    }
+
+    /// Starts to register a listener. Waits only to look up names, and then `cancel` ends the wait.
+    #[pyo3(signature = (name, datagrams, timeout, cancel=None))]
+    fn _start_listen(
+        &self,
+        py: Python<'_>,
+        name: Option<&str>,
+        datagrams: bool,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Listener> {
+        let endpoint = self.get()?;
+        let wait = wait::wait(Timeout::try_from(timeout)?.0, cancel.map(|cancel| &cancel.0));
+        let listener = py.detach(move || endpoint.start_listen(name, wait))?;
+        Ok(Listener::new(listener, if datagrams { Kind::Datagrams } else { Kind::Streams }))
+    }
+
+    /// Closes all that came from it, and does not wait for the peers to know; `close` does.
+    fn _end(&self, py: Python<'_>) {
+        if let Ok(endpoint) = self.get() {
+            py.detach(move || endpoint.close());
+        }
+    }
+
+    /// Whether starting something may wait for the system's resolver.
+    fn _looks_up_names(&self) -> Result<bool> {
+        Ok(self.get()?.looks_up_names())
+    }
+
+    /// A descriptor that is readable when what was started is worth a look; -1 where none was asked for.
+    fn _wakeup_fileno(&self) -> i32 {
+        self.wakeup.as_ref().map_or(-1, Wakeup::fileno)
+    }
+
+    /// Makes that descriptor unreadable again. Look at what was started after this.
+    fn _clear_wakeup(&self) {
+        self.wakeup.iter().for_each(Wakeup::clear);
+    }
+
     /// Does everything that is due, without blocking. Needed only with `thread=False`: when the descriptor is readable, and after `next_timeout()`.
     fn process(&self, py: Python<'_>) -> Result<()> {
         let endpoint = self.get()?;
@@ -223,6 +288,13 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         without_lock(self.take());
     }
+}
+
+/// What a connect may take: to ask for the listener, and to meet it.
+fn options([wait, timeout]: [Option<f64>; 2]) -> Result<ConnectOptions> {
+    Ok(ConnectOptions::default()
+        .wait(Timeout::try_from(wait)?.or_century())
+        .timeout(Timeout::try_from(timeout)?.or_century()))
 }
 
 /// Drops what may join a thread or use the network, without the interpreter's lock where there still is an interpreter.

@@ -15,6 +15,9 @@ mod listener;
 mod log;
 mod path;
 mod plain;
+#[cfg(feature = "server")]
+mod server;
+mod starting;
 mod stream;
 mod wait;
 
@@ -36,6 +39,11 @@ mod _native {
     use super::listener::Listener;
     #[pymodule_export]
     use super::path::Path;
+    #[cfg(feature = "server")]
+    #[pymodule_export]
+    use super::server::Server;
+    #[pymodule_export]
+    use super::starting::Connecting;
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

@@ -70,6 +70,12 @@ impl Listener {
         Ok(Connection::new(connection?))
     }
 
+    /// Whether a server has the registration; raises why none will. Does not wait.
+    fn _poll_listening(&self, py: Python<'_>) -> Result<bool> {
+        let listener = self.get()?;
+        Ok(py.detach(move || listener.poll_listening()).transpose()?.is_some())
+    }
+
     /// The name that it is found by; None when it is found by its public address.
     #[getter]
     fn name(&self) -> Option<&str> {
@@ -91,6 +97,16 @@ impl Listener {
         let Some(listener) = self.take() else { return Ok(()) };
         py.detach(|| listener.close());
         wait::dispose(py, listener)
+    }
+
+    /// As `close`, in this thread: quick while the endpoint is held otherwise.
+    fn _close(&self, py: Python<'_>) {
+        if let Some(listener) = self.take() {
+            py.detach(move || {
+                listener.close();
+                drop(listener);
+            });
+        }
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {

@@ -167,6 +167,16 @@ impl Stream {
         wait::dispose(py, stream)
     }
 
+    /// As `close`, in this thread: quick while the endpoint is held otherwise.
+    fn _close(&self, py: Python<'_>) {
+        if let Some(stream) = self.take() {
+            py.detach(move || {
+                stream.close();
+                drop(stream);
+            });
+        }
+    }
+
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }

@@ -78,7 +78,7 @@ impl TryFrom<Option<f64>> for Timeout {
 }
 
 /// What the core is told about a wait.
-fn wait(timeout: Option<Duration>, cancel: Option<&holepunch::Cancel>) -> Wait {
+pub(crate) fn wait(timeout: Option<Duration>, cancel: Option<&holepunch::Cancel>) -> Wait {
     let wait = timeout.map_or_else(Wait::forever, Wait::at_most);
     match cancel {
         Some(cancel) => wait.or_cancelled(cancel),
