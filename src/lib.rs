@@ -27,7 +27,8 @@
 //! [`Endpoint`] is the blocking interface for programs: it owns sockets and a thread. Under it is [`peer::Peer`], the
 //! same without sockets, clock or randomness, for programs with an event loop of their own; and under that
 //! [`punch::Agent`], one negotiation of ICE (RFC 8445), for those who bring their own signalling. [`wire`] is the
-//! protocol as bytes. Everything from `peer` down is `no_std`.
+//! protocol as bytes. Everything from `peer` down is `no_std`. Beside the endpoint, [`legacy`] meets peers and servers of
+//! the package of 2015.
 //!
 //! # Features
 //!
@@ -57,6 +58,9 @@ mod error;
 #[cfg(feature = "std")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the one place for sockets, threads and clocks")]
 mod io;
+#[cfg(feature = "std")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it blocks, and gives plain sockets away")]
+pub mod legacy;
 pub mod machine;
 pub mod peer;
 pub mod punch;

@@ -62,7 +62,9 @@ fn usage_errors_are_explained_and_exit_2() {
         (&["connect", "bob", "--tcp", "--udp"], "'--udp'"),
         (&["listen", "192.0.2.1"], "192.0.2.1"),
         (&["server", "--port", "65536"], "65536"),
+        (&["client"], "<PROTOCOL>"),
         (&["client", "sctp"], "sctp"),
+        (&["client", "udp", "192.0.2.1", "more"], "more"),
         (&["-q", "-v", "listen"], "-q and -v"),
         (&["-q", "listen", "-v"], "-q and -v"),
     ] {
@@ -87,15 +89,9 @@ fn a_usage_error_with_json_is_one_event() {
 
 #[test]
 fn what_this_version_cannot_do_says_so() {
-    for (arguments, expected) in [
-        (&["netcheck", "--lifetime"][..], "netcheck"),
-        (&["client", "udp"], "client"),
-        (&["client", "tcp", "192.0.2.1"], "client"),
-    ] {
-        let output = run(arguments);
-        assert_usage(&output, expected);
-        assert_eq!(text(&output.stderr).lines().count(), 1);
-    }
+    let output = run(&["netcheck", "--lifetime"]);
+    assert_usage(&output, "netcheck");
+    assert_eq!(text(&output.stderr).lines().count(), 1);
 }
 
 #[test]

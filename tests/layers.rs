@@ -15,7 +15,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("io", &["peer", "rendezvous", "punch", "wire", "machine", "config", "address"]),
     ("endpoint", &["io", "peer", "rendezvous", "punch", "wire", "machine", "config", "address"]),
     ("server", &["io", "rendezvous", "wire", "machine", "config", "address"]),
-    ("cli", &["server", "endpoint", "io", "peer", "rendezvous", "punch", "wire", "machine", "config", "address"]),
+    ("legacy", &["endpoint", "io", "peer", "rendezvous", "punch", "wire", "machine", "config", "address"]),
+    (
+        "cli",
+        &["legacy", "server", "endpoint", "io", "peer", "rendezvous", "punch", "wire", "machine", "config", "address"],
+    ),
 ];
 
 fn module_of(path: &Path) -> String {

@@ -20,6 +20,9 @@ __all__ = [
     "Server",
     "Stream",
     "__version__",
+    "decide",
+    "meet_datagram",
+    "meet_stream",
     "run",
 ]
 
@@ -33,11 +36,27 @@ ERROR_KINDS: List[Tuple[int, str, str]]
 def run(argv: List[str]) -> int:
     """Runs the command line and returns its exit status. `argv[0]` is the program's name."""
 
+def meet_stream(
+    source: Tuple[str, int], peer: Tuple[str, int], *, timeout: Optional[float] = None, cancel: Optional[Cancel] = None
+) -> socket.socket:
+    """A stream to a peer of 2015, from a port that both were told."""
+
+def meet_datagram(
+    source: Tuple[str, int], peer: Tuple[str, int], *, timeout: Optional[float] = None, cancel: Optional[Cancel] = None
+) -> socket.socket:
+    """A socket for datagrams to a peer of 2015, which was greeted through it."""
+
+def decide(
+    server: Tuple[str, int], bind: str, *, timeout: Optional[float] = None, cancel: Optional[Cancel] = None
+) -> Optional[socket.socket]:
+    """What a server speaks: None for the current protocol, else a connection for the text of 2015."""
+
 @final
 class Cancel:
     def __new__(cls) -> Cancel: ...
     def cancel(self) -> None: ...
     def is_cancelled(self) -> bool: ...
+    def fileno(self) -> int: ...
 
 @final
 class Endpoint:

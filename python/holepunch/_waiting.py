@@ -1,7 +1,7 @@
-"""One wait of the 2015 modules: for sockets, until a deadline, until Ctrl-C, or until another thread ends it.
+"""One wait of the 2015 modules: for sockets or the core, until a deadline, until Ctrl-C, or until another thread ends it.
 
-Everything in these modules that can block waits here. Python runs signal handlers while a selector waits, so Ctrl-C is
-answered at once.
+Everything in these modules that can block waits here. Python runs signal handlers while a selector waits, and the core
+runs them in its waits, so Ctrl-C is answered at once.
 """
 
 import errno
@@ -11,11 +11,14 @@ import socket
 import threading
 import time
 from types import TracebackType
-from typing import Any, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Type, TypeVar
 
-from .errors import TimeoutError
+from ._native import Cancel
+from .errors import HolepunchError, TimeoutError
 
 __all__ = ["Waiting", "resolve"]
+
+_Result = TypeVar("_Result")
 
 
 class Waiting:
@@ -28,7 +31,7 @@ class Waiting:
         self._timeout = timeout
         self._what = what
         self._lock = threading.RLock()
-        self._reader, self._writer = socket.socketpair()
+        self._token: Optional[Cancel] = Cancel()
         self._cancelled = False
 
     def __enter__(self) -> "Waiting":
@@ -41,15 +44,14 @@ class Waiting:
         _traceback: Optional[TracebackType],
     ) -> None:
         with self._lock:
-            self._reader.close()
-            self._writer.close()
+            self._token = None
 
     def cancel(self) -> None:
         """Ends the wait of another thread, whose call raises OSError (EBADF), as every call on what is closed."""
         with self._lock:
-            if not self._cancelled and self._writer.fileno() >= 0:
-                self._writer.send(b"x")
             self._cancelled = True
+            if self._token is not None:
+                self._token.cancel()
 
     def check(self) -> None:
         """Raises if the call was ended, or its deadline has passed."""
@@ -71,7 +73,7 @@ class Waiting:
         """Waits for the first of the sockets to be ready; empty after `at_most` seconds."""
         until = time.monotonic() + at_most
         with selectors.DefaultSelector() as selector:
-            selector.register(self._reader, selectors.EVENT_READ)
+            selector.register(self._token, selectors.EVENT_READ)  # type: ignore[arg-type]
             for sock in reading:
                 selector.register(sock, selectors.EVENT_READ)
             for sock in writing:
@@ -79,16 +81,24 @@ class Waiting:
             while True:
                 seconds = self.left(until - time.monotonic())
                 events = selector.select(None if seconds == math.inf else seconds)
-                found = [key.fileobj for key, _ in events if key.fileobj is not self._reader]
+                found = [key.fileobj for key, _ in events if key.fileobj is not self._token]
                 if found and not self._cancelled:
                     return [sock for sock in found if isinstance(sock, socket.socket)]
                 if time.monotonic() >= until and not self._cancelled:
                     return []
                 self.check()
 
-    def pause(self, seconds: float) -> None:
-        """Waits for nothing but the time."""
-        self.ready(at_most=seconds)
+    def call(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        """Runs a call of the core for as long as this wait lasts. What the system said is an OSError, as in 2015."""
+        self.check()
+        seconds = self.left()
+        try:
+            return function(*arguments, timeout=None if seconds == math.inf else seconds, cancel=self._token)
+        except HolepunchError as error:
+            self.check()
+            if error.os_errno is None:
+                raise
+            raise OSError(error.os_errno, error.message) from error
 
 
 def resolve(host: str, port: int, family: int, waiting: Waiting) -> List[Tuple[int, Any]]:

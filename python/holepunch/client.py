@@ -26,9 +26,10 @@ import socket
 import threading
 import time
 from types import TracebackType
-from typing import Any, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, Optional, Tuple, Type, TypeVar, Union
 
 from . import config
+from ._native import decide
 from .errors import NotConnectedError, NotFoundError, ServerRefusedError
 from .message import Message
 from ._meeting import SelfConnectError, meet_datagram, meet_stream
@@ -86,6 +87,13 @@ class Server:
 
     def open(self) -> None:
         """Connects to the server."""
+        self._open(self._connect)
+
+    def _open_unless_current(self) -> bool:
+        """Connects to a server of 2015; true, and no connection, if it speaks the current protocol."""
+        return self._open(self._decide)
+
+    def _open(self, how: Callable[[int, Any, Waiting], Optional[socket.socket]]) -> bool:
         host, port = self._addr
         # As a destination, "every address" means this machine.
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -94,14 +102,25 @@ class Server:
             failure: Optional[OSError] = None
             for family, address in resolve(host, port, family, waiting):
                 try:
-                    self._sock = self._connect(family, address, waiting)
-                    self._received = b""
-                    _log.info("Open server socket %s:%s", *self._addr)
-                    return
+                    sock = how(family, address, waiting)
                 except OSError as error:
                     waiting.check()
                     failure = error
+                    continue
+                if sock is None:
+                    return True
+                self._sock, self._received = sock, b""
+                _log.info("Open server socket %s:%s", *self._addr)
+                return False
         raise failure or OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} fits the bind address {self._bind!r}")
+
+    def _decide(self, family: int, address: Any, waiting: Waiting) -> Optional[socket.socket]:
+        if len(address) == 4 and address[3]:
+            return self._connect(family, address, waiting)  # of one link, for which the core has no words
+        sock = waiting.call(decide, address[:2], self._bind)
+        if sock is not None:
+            sock.setblocking(False)
+        return sock
 
     def _connect(self, family: int, address: Any, waiting: Waiting) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -281,12 +300,14 @@ class Client:
     def _introduced(self, dest_host: Optional[str], waiting: Waiting) -> Tuple[Any, Any]:
         """Asks the server, and meets the peer that it names.
 
-        This decides how: with the 2015 protocol, which every server and every peer speaks.
+        A server that is not known yet is asked what it speaks; the text of 2015, which every server and every peer
+        speaks, is what is used. Where a program has put something of its own in the place of a part, nothing is asked.
         """
         server = self._server
         server._waiting = waiting
         try:
-            server.open()
+            if not self._is_plain() or server._open_unless_current():
+                server.open()
             answer = server.listen_request() if dest_host is None else server.connect_request(dest_host)
             host, port = _introduction(answer, dest_host)
             # The end of our stream tells the server now; the socket stays until the peer is met, or something in
@@ -298,6 +319,11 @@ class Client:
         finally:
             server._waiting = None
             server.close()
+
+    def _is_plain(self) -> bool:
+        """Whether no hook of 2015 is overridden."""
+        hook = getattr(self._holepunch, "__func__", None)
+        return hook in (Client._holepunch, UDPClient._holepunch) and type(self._server) is Server
 
     def _holepunch(self, source_addr: Tuple[str, int], dest_addr: Tuple[str, int]) -> Tuple[Any, Any]:
         """Meets the peer at `dest_addr` from `source_addr`; returns the socket and the peer's address. A hook."""

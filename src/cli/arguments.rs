@@ -44,7 +44,7 @@ pub(super) enum Command {
     Connect(ConnectArguments),
     /// Tells what this network does and what will work (not in this version yet).
     Netcheck(NetcheckArguments),
-    /// Opens a connection as the package of 2015 did (in `python -m holepunch` only, in this version).
+    /// Opens a connection as the package of 2015 did, and closes it.
     Client(ClientArguments),
 }
 
@@ -150,6 +150,15 @@ pub(super) struct ClientArguments {
     pub(super) protocol: Protocol,
     /// The listener's public IP address; without one it listens
     pub(super) destination: Option<String>,
+    /// The rendezvous server [default: HOLEPUNCH_SERVER, or port 20000 of this machine]
+    #[arg(long, value_name = "H[:P]")]
+    pub(super) server: Option<String>,
+    /// The local address to use [default: HOLEPUNCH_BIND, or any]
+    #[arg(long, value_name = "A", value_parser = bind_address)]
+    pub(super) bind: Option<SocketAddr>,
+    /// Gives up after so many seconds, everything together [default: never]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(super) timeout: Option<Duration>,
 }
 
 /// The transports of `client`.
@@ -256,6 +265,7 @@ mod tests {
         assert_eq!((server.advertise, server.stun_rate), (Some("192.0.2.1:7".parse().unwrap()), Some(0)));
         assert!(parse("netcheck --server h --lifetime").is_ok());
         assert!(parse("client udp 192.0.2.1").is_ok() && parse("client tcp").is_ok());
+        assert!(parse("client tcp 192.0.2.1 --server h:5 --bind 127.0.0.2 --timeout 1.5").is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! and in docs/cli.md.
 
 mod arguments;
+mod client;
 mod exchange;
 mod json;
 mod lines;
@@ -83,10 +84,12 @@ where
         Err(error) => return fail(&error, status::of(error.kind())),
     };
     let context = Context { report: Arc::clone(&report), signals, environment: &|name| std::env::var_os(name) };
+    // As in 2015, whatever kept `client` from opening.
+    let status_of = if matches!(arguments.command, Command::Client(_)) { |_| status::OTHER } else { status::of };
     match (dispatch(arguments.command, &context), context.signals.failure()) {
         (Ok(()), _) => status::OK,
         (Err(_), Some((error, status))) => fail(&error, status),
-        (Err(error), None) => fail(&error, status::of(error.kind())),
+        (Err(error), None) => fail(&error, status_of(error.kind())),
     }
 }
 
@@ -99,7 +102,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<()> {
         Command::Listen(arguments) => meet::listen(&arguments, context),
         Command::Connect(arguments) => meet::connect(&arguments, context),
         Command::Netcheck(_) => later("netcheck", "try `listen` and `connect`, which say why they fail"),
-        Command::Client(_) => later("client", "use `python -m holepunch client`, or `listen` and `connect`"),
+        Command::Client(arguments) => client::client(&arguments, context),
     }
 }
 

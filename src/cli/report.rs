@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::json::Object;
-use crate::{Error, machine::Level};
+use crate::{Error, io::local_time, machine::Level};
 
 /// Which lines are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,17 @@ impl Report {
         if wanted {
             self.write(&one_line(text));
         }
+    }
+
+    /// Writes a line as the package of 2015 logged it, with the time of day.
+    pub(super) fn record(&self, level: Level, text: &str) {
+        let name = match level {
+            Level::Error => "ERROR",
+            Level::Warn => "WARNING",
+            Level::Info => "INFO",
+            Level::Debug => return,
+        };
+        self.line(&format!("{} {name}: {text}", local_time()));
     }
 
     /// Writes the last line of a failure.
@@ -225,6 +236,18 @@ mod tests {
         assert!(lines[0].contains(r#","time":"#) && lines[0].ends_with(r#","udp":["a"]}"#), "{said}");
         let error = r#""kind":"not_found","message":"no\nlistener\u001b[1m","hint":"try again","status":4}"#;
         assert!(lines[1].ends_with(error), "{said}");
+    }
+
+    #[test]
+    fn records_have_the_time_of_day() {
+        let said = said(Style::Normal, |report| {
+            report.record(Level::Info, "Open server socket");
+            report.record(Level::Debug, "a detail");
+        });
+        let (time, text) = said.split_at("2026-11-23 03:12:53,827".len());
+        assert!(time.starts_with("20"), "{said}");
+        assert_eq!(text, " INFO: Open server socket\n");
+        assert_eq!(super::tests::said(Style::Json, |report| report.record(Level::Info, "no event")), "");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What an endpoint is made with, and where the defaults come from: an argument, else the environment, else built in.
 
 use std::{
-    env, fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-use super::{Endpoint, Inner};
+use super::{
+    Endpoint, Inner,
+    environment::{parse_bind, variable},
+};
 use crate::{
     Error, ErrorKind, Result,
     config::PeerConfig,
@@ -169,17 +172,6 @@ impl fmt::Debug for EndpointBuilder {
     }
 }
 
-/// The value of a variable of the environment, unless it is empty or unset.
-fn variable(name: &str) -> Result<Option<String>> {
-    match env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
-        Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => {
-            Err(Error::new(ErrorKind::InvalidArgument, format!("{name} in the environment is not text")))
-        }
-    }
-}
-
 fn servers(given: &[String]) -> Result<Vec<ServerName>> {
     if !given.is_empty() {
         return given.iter().map(|server| ServerName::parse(server)).collect();
@@ -212,19 +204,6 @@ fn bind(given: Vec<SocketAddr>, families: Families) -> Result<(Vec<SocketAddr>, 
             .with_hint("give an address of the family that is to be used"));
     }
     Ok((used, Families { ipv4: ipv4 > 0, ipv6: ipv6 > 0 }))
-}
-
-/// Parses addresses with or without port.
-fn parse_bind(list: &str) -> Result<Vec<SocketAddr>> {
-    let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let bare = part.trim_start_matches('[').trim_end_matches(']');
-            part.parse().or_else(|_| bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0))).map_err(|_| {
-                Error::new(ErrorKind::InvalidArgument, format!("HOLEPUNCH_BIND holds {part:?}, which is no address"))
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

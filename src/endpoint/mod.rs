@@ -10,6 +10,7 @@
 
 mod builder;
 mod connection;
+pub(crate) mod environment;
 mod listener;
 mod options;
 mod starting;

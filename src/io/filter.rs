@@ -1,9 +1,10 @@
-//! Keeps data out of a receive queue that nobody empties, and lets messages in.
+//! Filters in the system (classic BPF, `SO_ATTACH_FILTER`), which drop packets before a socket sees them.
 //!
-//! A filter in the system (classic BPF, `SO_ATTACH_FILTER`) drops what does not begin like STUN before it is queued, at
-//! no cost to anybody, however much comes. For a UDP socket the filter sees the datagram from its UDP header on.
+//! One keeps data out of a receive queue that nobody empties, and lets messages in: it drops what does not begin like
+//! STUN, at no cost to anybody, however much comes. For a UDP socket the filter sees the datagram from its UDP header on.
+//! The other lets one host alone connect to a listener.
 
-use std::io;
+use std::{io, net::Ipv4Addr};
 
 use socket2::Socket;
 
@@ -28,9 +29,25 @@ pub(super) fn attach(socket: &Socket) -> io::Result<()> {
     set(socket, libc::SO_ATTACH_FILTER, &program)
 }
 
+/// Has the system drop what other hosts send to this socket.
+#[cfg(target_os = "linux")]
+pub(crate) fn only_from(socket: &Socket, host: Ipv4Addr) -> io::Result<()> {
+    /// Where the source stands in the IPv4 header, which is reached by a negative offset (linux/filter.h, SKF_NET_OFF).
+    const SOURCE: u32 = 0xFFF0_0000 + 12;
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, SOURCE),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, host.to_bits()),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    set(socket, libc::SO_ATTACH_FILTER, &program)
+}
+
 /// Has the system queue everything again.
 #[cfg(target_os = "linux")]
-pub(super) fn detach(socket: &Socket) -> io::Result<()> {
+pub(crate) fn detach(socket: &Socket) -> io::Result<()> {
     set(socket, libc::SO_DETACH_FILTER, &0)
 }
 
@@ -50,7 +67,12 @@ pub(super) fn attach(_socket: &Socket) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn detach(_socket: &Socket) -> io::Result<()> {
+pub(crate) fn only_from(_socket: &Socket, _host: Ipv4Addr) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn detach(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
@@ -58,6 +80,20 @@ pub(super) fn detach(_socket: &Socket) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::net::UdpSocket;
+
+    #[test]
+    fn only_one_host_is_heard() {
+        let socket = Socket::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let here = socket.local_addr().unwrap().as_socket().unwrap();
+        only_from(&socket, Ipv4Addr::new(127, 0, 0, 2)).unwrap();
+        let socket = UdpSocket::from(socket);
+        for host in ["127.0.0.3", "127.0.0.2"] {
+            UdpSocket::bind((host, 0)).unwrap().send_to(host.as_bytes(), here).unwrap();
+        }
+        let mut buffer = [0; 100];
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 9);
+        assert_eq!(&buffer[..9], b"127.0.0.2");
+    }
 
     #[test]
     fn only_what_begins_like_stun_comes_in() {

@@ -461,7 +461,7 @@ impl Drop for Reading<'_> {
 }
 
 /// A buffer as the system's receiving calls take it.
-pub(super) fn as_uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+pub(crate) fn as_uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: the layouts are the same, and those who get this only write initialised bytes into it.
     unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
 }

@@ -1,4 +1,4 @@
-//! Waiting until one of a few descriptors is readable, or one writable: poll(2).
+//! Waiting until one of a few descriptors is readable, or writable: poll(2).
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 
 use super::fault::interrupted;
 
-/// At most so many descriptors are waited for at once: a connection's, a token's, an endpoint's.
+/// At most so many descriptors are waited for at once: a connection's, a token's, an endpoint's; or two sockets' and a token's.
 const MAX: usize = 3;
 
 /// Waits until one of at most three descriptors is readable, at end of file or broken, or the time has passed. May return
@@ -34,6 +34,29 @@ pub(super) fn wait_writable(
         libc::pollfd { fd: other.map_or(-1, AsRawFd::as_raw_fd), events: libc::POLLIN, revents: 0 },
     ];
     poll(&mut polled, timeout)
+}
+
+/// What a descriptor is waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum Interest<'a> {
+    /// It can be read or accepted from, is at its end, or is broken.
+    Readable(&'a dyn AsRawFd),
+    /// It takes bytes, its connect is over, or it is broken.
+    Writable(&'a dyn AsRawFd),
+}
+
+/// Waits for the first of at most three interests that is ready, and says which; `None` when the time has passed, or earlier
+/// after a signal.
+pub(super) fn wait_first(interests: &[Interest<'_>], timeout: Option<Duration>) -> io::Result<Option<usize>> {
+    let mut polled = [libc::pollfd { fd: -1, events: 0, revents: 0 }; MAX];
+    for (slot, interest) in polled.iter_mut().zip(interests) {
+        (slot.fd, slot.events) = match interest {
+            Interest::Readable(source) => (source.as_raw_fd(), libc::POLLIN),
+            Interest::Writable(sink) => (sink.as_raw_fd(), libc::POLLOUT),
+        };
+    }
+    poll(&mut polled, timeout)?;
+    Ok(polled.iter().position(|entry| entry.revents != 0))
 }
 
 fn poll(polled: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
@@ -74,5 +97,9 @@ mod tests {
         let (reader, mut writer) = UnixStream::pair().unwrap();
         writer.write_all(b"x").unwrap();
         wait(&[&quiet, &reader], None).unwrap();
+        let interests = [Interest::Readable(&quiet), Interest::Readable(&reader), Interest::Writable(&quiet)];
+        assert_eq!(wait_first(&interests, None).unwrap(), Some(1));
+        assert_eq!(wait_first(&interests[..1], Some(Duration::ZERO)).unwrap(), None);
+        assert_eq!(wait_first(&interests[2..], None).unwrap(), Some(0));
     }
 }

@@ -86,7 +86,7 @@ impl ServerName {
     }
 
     /// How errors and events name it.
-    fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -129,6 +129,32 @@ pub(crate) fn resolve(
     interrupt: impl FnMut() -> Result<()>,
 ) -> Result<Vec<ServerAddress>> {
     resolve_with(names, families, time, interrupt, |host, port| Ok((host, port).to_socket_addrs()?.collect()))
+}
+
+/// Every address of a server, IPv4 first, for those who try one after the other.
+///
+/// # Errors
+/// [`ErrorKind::Unresolvable`]; whatever `interrupt` says.
+pub(crate) fn addresses(
+    name: &ServerName,
+    time: Duration,
+    interrupt: impl FnMut() -> Result<()>,
+) -> Result<Vec<SocketAddr>> {
+    let mut answers = vec![name.literal().map(|address| Ok(vec![address]))];
+    if answers.iter().any(Option::is_none) {
+        let look_up = |host: &str, port| Ok((host, port).to_socket_addrs()?.collect());
+        ask(std::slice::from_ref(name), &mut answers, time, interrupt, look_up)?;
+    }
+    let fault = match answers.pop().flatten() {
+        Some(Ok(mut found)) if !found.is_empty() => {
+            found.sort_by_key(SocketAddr::is_ipv6);
+            return Ok(found);
+        }
+        Some(Ok(_)) => "it has no address".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => "no answer in time".to_owned(),
+    };
+    Err(Error::new(ErrorKind::Unresolvable, format!("the server's name {:?} cannot be resolved: {fault}", name.host)))
 }
 
 fn resolve_with(
@@ -294,6 +320,14 @@ mod tests {
         let error = resolve(&names("192.0.2.1"), only_ipv6, LONG, || Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert_eq!(resolve(&names("192.0.2.1,[::1]:5"), only_ipv6, LONG, || Ok(())).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn all_addresses_of_one_server() {
+        let found = |text| addresses(&ServerName::parse(text).unwrap(), LONG, || Ok(()));
+        assert_eq!(found("0.0.0.0:5").unwrap(), ["127.0.0.1:5".parse().unwrap()]);
+        assert!(found("localhost:7").unwrap().iter().all(|address| address.ip().is_loopback() && address.port() == 7));
+        assert_eq!(found("no-such-host.invalid").unwrap_err().kind(), ErrorKind::Unresolvable);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::{
     core::{Core, Notice, Wanted},
     fault::{interrupted, os_error},
     fork::Birthplace,
-    ready,
+    random, ready,
     wait::{Deadline, Wait},
 };
 use crate::{
@@ -90,9 +90,7 @@ struct Told {
 impl Shared {
     pub(super) fn new(config: PeerConfig, callbacks: Callbacks, threaded: bool) -> Result<Arc<Self>> {
         let failed = |error| os_error("cannot make the endpoint", &error);
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed)
-            .map_err(|error| Error::new(ErrorKind::Io, format!("the system gives no random bytes: {error}")))?;
+        let seed = random::seed()?;
         let poll = Poll::new().map_err(failed)?;
         let registry = poll.registry().try_clone().map_err(failed)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(failed)?;

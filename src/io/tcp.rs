@@ -48,19 +48,29 @@ pub(super) fn listen(socket: &Socket) -> io::Result<()> {
 
 /// Begins to connect from the port of `local`.
 pub(super) fn connect(local: SocketAddr, remote: SocketAddr) -> io::Result<Socket> {
-    let socket = new_socket(local)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&local.into())?;
-    match socket.connect(&remote.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) || interrupted(&error) => {}
-        Err(error) => return Err(error),
-    }
+    let socket = shared(local)?;
+    begin(&socket, remote)?;
     Ok(socket)
 }
 
+/// A socket bound to a port that others share.
+pub(crate) fn shared(local: SocketAddr) -> io::Result<Socket> {
+    let socket = new_socket(local)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&local.into())?;
+    Ok(socket)
+}
+
+/// Begins a connect, which is over when the socket becomes writable.
+pub(crate) fn begin(socket: &Socket, remote: SocketAddr) -> io::Result<()> {
+    match socket.connect(&remote.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) && !interrupted(&error) => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Accepts one connection: its socket, our address and the other's.
-pub(super) fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr, SocketAddr)> {
+pub(crate) fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr, SocketAddr)> {
     let (socket, remote) = listener.accept()?;
     socket.set_nonblocking(true)?;
     let not_internet = || io::Error::from(io::ErrorKind::InvalidData);
@@ -71,7 +81,7 @@ pub(super) fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr, Socke
 
 /// A stream socket of the family of `address` that others may share its port with; never inherited by a program that
 /// this one starts.
-fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
@@ -194,7 +204,7 @@ impl AsRawFd for Tcp {
 }
 
 /// Reads what waits: a socket that is closed with unread bytes sends a RST, which destroys what it sent before.
-pub(super) fn drain(socket: &Socket) {
+pub(crate) fn drain(socket: &Socket) {
     let mut scratch = [0; 16_384];
     let mut drained = 0;
     while drained < MAX_DRAINED {

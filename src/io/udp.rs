@@ -83,7 +83,7 @@ impl AsRawFd for UdpSocket {
 }
 
 /// A datagram socket for the family of `address`; never inherited by a program that this one starts.
-pub(super) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -3,13 +3,18 @@
 //! A client says `<` (it listens) or `>203.0.113.2` (it asks for the listener at that address); it is answered with
 //! `*('203.0.113.2', 20001)`, the other side's address and the port to punch from, or `?`. Nothing is framed: one
 //! write was one message. TCP keeps no such borders, so a request may come in pieces, or several at once, and a host
-//! that nothing follows may go on: [`Requests`] reads what can be told and says what is still open.
+//! that nothing follows may go on: [`Requests`] reads what can be told and says what is still open. [`Answers`] reads the
+//! other direction.
 //!
 //! Nothing is ever evaluated. What is no request is passed over as a whole and counts as the request for a host that
 //! does not exist.
 
+mod answers;
+
 use alloc::{format, vec::Vec};
 use core::net::Ipv4Addr;
+
+pub use answers::{Answer, Answers};
 
 /// The answer to a request for a listener that is not there.
 pub const NOT_FOUND: &[u8] = b"?";

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "cli")]
 
+mod client;
 mod program;
 mod streams;
 

@@ -11,6 +11,7 @@ mod command;
 mod connection;
 mod endpoint;
 mod failure;
+mod legacy;
 mod listener;
 mod log;
 mod path;
@@ -35,6 +36,8 @@ mod _native {
     use super::connection::Connection;
     #[pymodule_export]
     use super::endpoint::Endpoint;
+    #[pymodule_export]
+    use super::legacy::{decide, meet_datagram, meet_stream};
     #[pymodule_export]
     use super::listener::Listener;
     #[pymodule_export]

@@ -6,6 +6,7 @@
 //! main thread asks, and is cancelled when a handler raises ([`once`]). Other threads wait in one piece.
 
 use std::{
+    os::fd::AsRawFd as _,
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -45,6 +46,11 @@ impl Cancel {
     /// Whether `cancel` was called.
     fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
+    }
+
+    /// A descriptor that is readable once cancelled, for `select` and the like.
+    fn fileno(&self) -> i32 {
+        self.0.as_raw_fd()
     }
 
     fn __repr__(&self) -> &'static str {
