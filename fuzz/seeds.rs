@@ -260,6 +260,8 @@ fn recorded() -> Script {
                 servers: servers.clone(),
                 bind: bind.clone(),
                 secret: None,
+                prefer_port: None,
+                legacy: false,
             },
         )
         .expect("the request is right");
@@ -271,6 +273,8 @@ fn recorded() -> Script {
         secret: None,
         wait: Duration::ZERO,
         timeout: Duration::from_secs(30),
+        prefer_port: None,
+        legacy: false,
     };
     for (client, peer) in peers.iter_mut().enumerate() {
         if client == 1 {

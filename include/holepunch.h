@@ -197,6 +197,12 @@ typedef int holepunch_socket_t;
 #define HOLEPUNCH_ERROR_LIMIT_REACHED 24
 
 /**
+ * The peer speaks the text protocol of 2015 only. Reserved: endpoints of this library are not introduced to such
+ * peers.
+ */
+#define HOLEPUNCH_ERROR_LEGACY_PEER 25
+
+/**
  * Use IPv4 and IPv6.
  */
 #define HOLEPUNCH_FAMILY_ANY 0

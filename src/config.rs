@@ -28,6 +28,19 @@ pub struct Retransmission {
     pub maximum: Duration,
     /// A server that answered nothing for this long is silent.
     pub silence: Duration,
+    /// A server that has answered nothing over UDP for this long is called over TCP beside it: UDP may be blocked. Few
+    /// round trips are longer.
+    pub tcp_after: Duration,
+    /// Along a connection nothing is lost; only what the server passes on over UDP may be, so a connector repeats its
+    /// request this often.
+    pub tcp_interval: Duration,
+}
+
+impl Retransmission {
+    /// The same along a connection.
+    pub(crate) const fn over_tcp(self) -> Self {
+        Self { initial: self.tcp_interval, maximum: self.tcp_interval, ..self }
+    }
 }
 
 impl Default for Retransmission {
@@ -36,6 +49,8 @@ impl Default for Retransmission {
             initial: Duration::from_millis(100),
             maximum: Duration::from_millis(500),
             silence: Duration::from_secs(5),
+            tcp_after: Duration::from_millis(300),
+            tcp_interval: Duration::from_secs(1),
         }
     }
 }
@@ -114,6 +129,11 @@ pub struct PeerConfig {
     pub checks: Checks,
     /// Liveness of connections.
     pub consent: Consent,
+    /// A connection to a server that broke is made anew after this; each further attempt comes after twice the time
+    /// before ...
+    pub reconnect: Duration,
+    /// ... but never after more than this: as for a keepalive, the server must have a listener back soon.
+    pub max_reconnect: Duration,
     /// A connector asks its second server this much after the first, and so on.
     pub server_stagger: Duration,
     /// The longest time between two requests for a name that is not registered yet.
@@ -144,6 +164,8 @@ impl Default for PeerConfig {
             retransmission: Retransmission::default(),
             checks: Checks::default(),
             consent: Consent::default(),
+            reconnect: Duration::from_secs(1),
+            max_reconnect: Duration::from_secs(30),
             server_stagger: Duration::from_millis(300),
             wait_backoff: Duration::from_secs(1),
             trickle: Duration::from_secs(30),

@@ -4,7 +4,7 @@
 //! `kind` field of the command line's events are made from it. A number, once given, is never reused.
 
 use alloc::{borrow::Cow, string::String};
-use core::fmt;
+use core::{fmt, net::SocketAddr};
 
 /// Declares the kinds once: variant, number, snake-case name, default advice.
 macro_rules! kinds {
@@ -86,6 +86,8 @@ kinds! {
     Unsupported = 23, "unsupported", "see the documentation for what this version can do";
     /// A limit of this library was reached.
     LimitReached = 24, "limit_reached", "close what is no longer needed, or raise the limit in the configuration";
+    /// The peer speaks the text protocol of 2015 only; the error carries its address.
+    LegacyPeer = 25, "legacy_peer", "meet it as in 2015: from the port that its address has, without checks";
 }
 
 impl fmt::Display for ErrorKind {
@@ -103,6 +105,7 @@ pub struct Error {
     message: Cow<'static, str>,
     hint: Cow<'static, str>,
     os_code: Option<i32>,
+    legacy_peer: Option<SocketAddr>,
 }
 
 /// Shorthand for results with this crate's [`Error`].
@@ -111,7 +114,7 @@ pub type Result<T> = core::result::Result<T, Error>;
 impl Error {
     /// Makes an error of `kind` that says `message`, with the kind's own advice.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), hint: Cow::Borrowed(kind.hint()), os_code: None }
+        Self { kind, message: message.into(), hint: Cow::Borrowed(kind.hint()), os_code: None, legacy_peer: None }
     }
 
     /// Replaces the advice with a more specific one.
@@ -128,6 +131,13 @@ impl Error {
         self
     }
 
+    /// The peer of 2015 at this address was introduced.
+    #[cfg(feature = "std")]
+    pub(crate) fn of_legacy_peer(peer: SocketAddr) -> Self {
+        let message = alloc::format!("the peer at {peer} speaks the protocol of 2015 only");
+        Self { legacy_peer: Some(peer), ..Self::new(ErrorKind::LegacyPeer, message) }
+    }
+
     /// Why it failed; what programs match on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -141,6 +151,11 @@ impl Error {
     /// What to try.
     pub fn hint(&self) -> &str {
         &self.hint
+    }
+
+    /// Where the peer of 2015 is ([`ErrorKind::LegacyPeer`]): it punches from and to this port, and expects the same.
+    pub fn legacy_peer(&self) -> Option<SocketAddr> {
+        self.legacy_peer
     }
 
     /// The operating system's error number (`errno`), where it was the cause.

@@ -193,8 +193,16 @@ pub enum TcpRequest {
         /// A few hundred bytes.
         bytes: Vec<u8>,
     },
-    /// Close a connection, or give up the attempt to make it. What was sent still arrives (FIN, no RST).
+    /// Close a connection, or give up the attempt to make it. What was sent still arrives (FIN, no RST). Of an attempt
+    /// nothing is left: its two endpoints are free at once, though the other side's SYN may have come (a linger time of
+    /// zero; else Linux keeps such an attempt until the handshake is over).
     Close {
+        /// The connection.
+        stream: StreamId,
+    },
+    /// End a connection with a RST, so that its two endpoints are free at once: the next one from this port to the same
+    /// address need not wait until they have rested.
+    Abort {
         /// The connection.
         stream: StreamId,
     },
@@ -284,6 +292,9 @@ pub enum Input<'a> {
     TcpFailed {
         /// The connection.
         stream: StreamId,
+        /// The system itself would not connect, in the moment it was asked: no packet of the other side has said so.
+        /// There may be a connection between the two endpoints already, or have been one a short time ago.
+        at_once: bool,
     },
 }
 

@@ -221,6 +221,8 @@ impl World {
             servers: vec![addr(SERVER).into()],
             bind: vec![addr("0.0.0.0:0")],
             secret: Some(Secret::new(secret).unwrap()),
+            prefer_port: None,
+            legacy: false,
         };
         let listener = self.hosts[L].peer.listen(self.now, request).unwrap();
         self.drain(L);
@@ -237,6 +239,8 @@ impl World {
             secret: Some(Secret::new(SECRET).unwrap()),
             wait,
             timeout: Duration::from_secs(30),
+            prefer_port: None,
+            legacy: false,
         };
         let session = self.hosts[C].peer.connect(self.now, request).unwrap();
         self.drain(C);

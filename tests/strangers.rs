@@ -50,6 +50,8 @@ impl Listening {
             servers,
             bind,
             secret: None,
+            prefer_port: None,
+            legacy: false,
         };
         listening.peer.listen(listening.now, request).unwrap();
         listening.drain();

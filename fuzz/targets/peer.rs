@@ -9,7 +9,9 @@
 //! - an address that nothing authentic came from gets no more checks than the budgets of those sessions that could send
 //!   them, and of the addresses that are only claimed no more than two a session get any;
 //! - it sends only from sockets that are open, and the events of each session come in order and end;
-//! - when all is closed it comes to rest, with nothing to wait for and no socket left.
+//! - when all is closed it comes to rest, with nothing to wait for and no socket or port left.
+//!
+//! The servers take no TCP: a peer that calls one is refused, by the system or by the server.
 
 mod forge;
 
@@ -20,7 +22,7 @@ use super::{
 use holepunch::{
     Error, ErrorKind,
     config::PeerConfig,
-    machine::{Disposition, Input, Instant, Output, SocketId, UdpRequest},
+    machine::{Disposition, Input, Instant, Output, PortId, SocketId, TcpRequest, UdpRequest},
     peer::{ConnectRequest, ListenRequest, ListenerId, Path, Peer, PeerEvent, ServerAddress},
     rendezvous::{keys::Secret, server::Server},
     wire::stun::{CandidateKind, Class, Integrity, Message, Method, RegistrationId, SessionId, TransactionId},
@@ -171,6 +173,7 @@ struct Node {
     bound: BTreeMap<SocketId, SocketAddr>,
     /// All sockets that were asked for and not closed.
     open: BTreeSet<SocketId>,
+    ports: BTreeSet<PortId>,
     listeners: Vec<ListenerId>,
     lives: BTreeMap<SessionId, Life>,
     connects: u32,
@@ -192,6 +195,30 @@ struct Node {
     last_check: Option<(SocketAddr, SocketAddr, TransactionId, String)>,
 }
 
+impl Node {
+    /// Every third port is not to be had; of the connects from the others every second fails in the system, and the rest
+    /// at the server.
+    fn handle_tcp(&mut self, now: Instant, request: TcpRequest) {
+        match request {
+            TcpRequest::Reserve { port, .. } if port.0 % 3 == 2 => {
+                let error = Error::new(ErrorKind::AddressInUse, "in use");
+                self.peer.handle_input(now, Input::TcpReserveFailed { port, error });
+            }
+            TcpRequest::Reserve { port, address } => {
+                assert!(self.ports.insert(port), "{port:?} is asked for twice");
+                self.peer.handle_input(now, Input::TcpReserved { port, local: address });
+            }
+            TcpRequest::Connect { port, stream, .. } => {
+                assert!(self.ports.contains(&port), "connects from a port that is not there");
+                let at_once = stream.0 % 2 == 1;
+                self.peer.handle_input(now, Input::TcpFailed { stream, at_once });
+            }
+            TcpRequest::Release { port } => drop(self.ports.remove(&port)),
+            other => panic!("nobody asked for {other:?}"),
+        }
+    }
+}
+
 struct World {
     now: Instant,
     server: Server,
@@ -207,6 +234,7 @@ impl World {
             asked: VecDeque::new(),
             bound: BTreeMap::new(),
             open: BTreeSet::new(),
+            ports: BTreeSet::new(),
             listeners: Vec::new(),
             lives: BTreeMap::new(),
             connects: 0,
@@ -465,6 +493,8 @@ impl World {
             servers: vec![server_address()],
             bind: any(),
             secret: secret.map(to_secret),
+            prefer_port: None,
+            legacy: false,
         };
         let listener = self.nodes[node].peer.listen(self.now, request).expect("the request is right");
         self.nodes[node].listeners.push(listener);
@@ -533,6 +563,7 @@ impl World {
                     assert!(node.open.remove(&socket), "{socket:?} is closed twice");
                     node.bound.remove(&socket);
                 }
+                Output::Tcp(request) => node.handle_tcp(self.now, request),
                 Output::Event(event) => self.handle_event(index, event),
                 Output::Log(_, line) => assert!(!line.is_empty()),
                 Output::Timeout(time, _) => {
@@ -662,8 +693,9 @@ impl World {
             self.now = next;
             self.wake();
         }
-        for Node { open, lives, .. } in &self.nodes {
+        for Node { open, ports, lives, .. } in &self.nodes {
             assert!(open.is_empty(), "{open:?} were left open");
+            assert!(ports.is_empty(), "{ports:?} were left reserved");
             assert!(lives.values().all(|life| life.over || !life.connected), "a connection has no end: {lives:?}");
         }
     }
@@ -701,5 +733,7 @@ fn connect_request(target: &str, secret: Option<&[u8]>, wait: u8, timeout: u8) -
         secret: secret.map(to_secret),
         wait: Duration::from_secs(u64::from(wait)),
         timeout: Duration::from_secs(u64::from(timeout)),
+        prefer_port: None,
+        legacy: false,
     }
 }

@@ -224,7 +224,7 @@ impl World {
             0 => drop(self.server.handle_stream_data(self.now, stream, b"<")),
             1 => {
                 self.texts.remove(&client);
-                self.server.handle_input(self.now, Input::TcpFailed { stream });
+                self.server.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
             }
             _ => drop(self.server.handle_stream_data(self.now, stream, format!(">{target}\n").as_bytes())),
         }
@@ -437,7 +437,7 @@ impl World {
         self.server.handle_input(self.now, Input::Timeout);
         assert!(self.drain().is_empty());
         for (_, stream) in std::mem::take(&mut self.texts) {
-            self.server.handle_input(self.now, Input::TcpFailed { stream });
+            self.server.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
         }
         let stats = self.server.stats();
         assert_eq!((stats.registrations, stats.connections, stats.legacy_listeners), (0, 0, 0));

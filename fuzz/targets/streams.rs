@@ -130,7 +130,7 @@ impl Harness {
     }
 
     fn fail(&mut self, id: StreamId) {
-        self.server.handle_input(self.now, Input::TcpFailed { stream: id });
+        self.server.handle_input(self.now, Input::TcpFailed { stream: id, at_once: false });
         self.clients.remove(&id);
         self.drain();
     }

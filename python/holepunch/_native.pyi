@@ -68,6 +68,8 @@ class Endpoint:
         family: Optional[Family] = None,
         secret: Optional[Secret] = None,
         thread: bool = True,
+        legacy: bool = False,
+        prefer_port: Optional[int] = None,
         _wakeup: bool = False,
     ) -> Endpoint: ...
     def listen(

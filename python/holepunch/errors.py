@@ -21,11 +21,12 @@ was the cause, is in `os_errno`.
     ├── HandleError                 the object
     │   ├── ClosedError, NotConnectedError (AttributeError), ForkedError, PoisonedError
     ├── LostError                   the peer vanished
+    ├── LegacyPeerError             the peer is of 2015
     └── UnsupportedError
 """
 
 import builtins
-from typing import Dict, Optional, Type
+from typing import Dict, Optional, Tuple, Type
 
 __all__ = [
     "AddressInUseError",
@@ -36,6 +37,7 @@ __all__ = [
     "HandleError",
     "HolepunchError",
     "InvalidArgumentError",
+    "LegacyPeerError",
     "LimitReachedError",
     "LocalError",
     "LostError",
@@ -240,6 +242,16 @@ class LostError(HolepunchError):
     kind = "lost"
 
 
+class LegacyPeerError(HolepunchError):
+    """The peer speaks the text protocol of 2015 only; it is met in another way. Only an endpoint made for that is told."""
+
+    code = 25
+    kind = "legacy_peer"
+
+    peer: Optional[Tuple[str, int]] = None
+    """Where the peer is: it punches from and to this port, and expects the same."""
+
+
 class NotConnectedError(HandleError, AttributeError):
     """The object is not connected yet. An AttributeError, as in 2015."""
 
@@ -278,8 +290,17 @@ def _by_code(family: Type[HolepunchError]) -> Dict[int, Type[HolepunchError]]:
 _BY_CODE = _by_code(HolepunchError)
 
 
-def _from_core(code: int, kind: str, message: str, hint: str, os_errno: Optional[int]) -> HolepunchError:
+def _from_core(
+    code: int,
+    kind: str,
+    message: str,
+    hint: str,
+    os_errno: Optional[int],
+    legacy_peer: Optional[Tuple[str, int]] = None,
+) -> HolepunchError:
     """Makes the exception for an error of the core; the native module calls it."""
     error = _BY_CODE.get(code, HolepunchError)(message, hint, os_errno)
     error.code, error.kind = code, kind
+    if isinstance(error, LegacyPeerError):
+        error.peer = legacy_peer
     return error

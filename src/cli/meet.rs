@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Cancel, ConnectOptions, Connection, Endpoint, Error, ErrorKind, Result, Wait,
     config::PeerConfig,
-    peer::{CloseReason, Path, PeerEvent},
+    peer::{CloseReason, Path, PeerEvent, Transport},
     wire::stun::SessionId,
 };
 
@@ -280,13 +280,18 @@ impl Meeting {
 /// Takes an event of the endpoint; on its thread.
 fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, stop: &Stop) {
     match event {
-        PeerEvent::Registered { server, mapped, .. } if watch.is_meeting() => {
+        PeerEvent::Registered { server, mapped, via, .. } if watch.is_meeting() => {
             report.event("registered", |object| {
-                object.optional("name", name).string("server", server).string("via", "udp").strings("mapped", mapped)
+                object
+                    .optional("name", name)
+                    .string("server", server)
+                    .string("via", via.name())
+                    .strings("mapped", mapped)
             });
             let who = name.map_or_else(|| "without a name".to_owned(), |name| format!("as \"{name}\""));
             let mapped: Vec<_> = mapped.iter().map(ToString::to_string).collect();
-            report.line(&format!("registered {who} at {server}, seen as {}", mapped.join(" and ")));
+            let over_tcp = if *via == Transport::Tcp { " over TCP" } else { "" };
+            report.line(&format!("registered {who} at {server}{over_tcp}, seen as {}", mapped.join(" and ")));
         }
         PeerEvent::Introduced { session, role, peer, .. } if watch.is_meeting() => {
             report.event("introduced", |object| {
@@ -311,6 +316,7 @@ fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, s
         }
         PeerEvent::Registered { .. }
         | PeerEvent::Introduced { .. }
+        | PeerEvent::LegacyIntroduced { .. }
         | PeerEvent::Failed { .. }
         | PeerEvent::ListenFailed { .. }
         | PeerEvent::PeerBare { .. }

@@ -46,7 +46,8 @@ pub(super) const fn of(kind: ErrorKind) -> i32 {
         | ErrorKind::MessageTooLarge
         | ErrorKind::Forked
         | ErrorKind::Poisoned
-        | ErrorKind::LimitReached => OTHER,
+        | ErrorKind::LimitReached
+        | ErrorKind::LegacyPeer => OTHER,
     }
 }
 
@@ -84,6 +85,7 @@ mod tests {
                 ("poisoned", 1),
                 ("unsupported", 2),
                 ("limit_reached", 1),
+                ("legacy_peer", 1),
             ]
         );
     }

@@ -43,6 +43,8 @@ pub struct EndpointBuilder {
     families: Families,
     secret: Option<Secret>,
     offered: Transports,
+    prefer_port: Option<u16>,
+    legacy: bool,
     thread: bool,
     config: PeerConfig,
     callbacks: Callbacks,
@@ -56,6 +58,8 @@ impl Default for EndpointBuilder {
             families: Families { ipv4: true, ipv6: true },
             secret: None,
             offered: Transports { udp: true, tcp: true },
+            prefer_port: None,
+            legacy: false,
             thread: true,
             config: PeerConfig::default(),
             callbacks: Callbacks::default(),
@@ -115,6 +119,22 @@ impl EndpointBuilder {
         self
     }
 
+    /// Where no port is chosen by [`bind`](Self::bind), this one is used as long as it is free, for datagrams and for streams:
+    /// it fits a firewall that was opened for it. Where it is taken any other serves.
+    pub fn prefer_port(mut self, port: u16) -> Self {
+        self.prefer_port = Some(port).filter(|port| *port != 0);
+        self
+    }
+
+    /// Whether peers that speak the text protocol of 2015 only may be introduced (default false): listeners without a name
+    /// are found by them, and connects by address find them. Then [`Listener::accept`](super::Listener::accept),
+    /// [`Endpoint::connect`] and their likes fail with [`ErrorKind::LegacyPeer`], whose
+    /// [`legacy_peer`](Error::legacy_peer) says where the peer is; the listener lives on. To meet it is up to the caller.
+    pub fn legacy(mut self, legacy: bool) -> Self {
+        self.legacy = legacy;
+        self
+    }
+
     /// Whether a thread of the endpoint drives it (default true). Without, see [`Endpoint::process`]: connections live
     /// only as long as the program calls it often enough, or is in a blocking call.
     pub fn thread(mut self, thread: bool) -> Self {
@@ -158,7 +178,8 @@ impl EndpointBuilder {
         let servers = servers(&self.servers)?;
         let (bind, families) = bind(self.bind, self.families)?;
         let engine = Arc::new(Engine::start(self.config, self.callbacks, self.thread)?);
-        Ok(Endpoint(Arc::new(Inner { engine, servers, bind, families, secret: self.secret, offered: self.offered })))
+        let Self { secret, offered, prefer_port, legacy, .. } = self;
+        Ok(Endpoint(Arc::new(Inner { engine, servers, bind, families, secret, offered, prefer_port, legacy })))
     }
 }
 

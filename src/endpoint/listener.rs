@@ -45,7 +45,8 @@ impl Listener {
     ///
     /// # Errors
     /// `Timeout` and `Cancelled` as `wait` says; `Closed` when the listener or its endpoint was closed; what ended the
-    /// registration, if no server has it any more; `Forked`.
+    /// registration, if no server has it any more; `LegacyPeer`, where the endpoint was built so
+    /// ([`EndpointBuilder::legacy`](super::EndpointBuilder::legacy)), and then the listener goes on; `Forked`.
     pub fn accept_datagram(&self, wait: Wait) -> Result<Connection> {
         match self.next(Transport::Udp, &wait)? {
             Channel::Datagrams(link) => Ok(Connection::new(self.engine.clone(), link)),

@@ -69,6 +69,8 @@ struct Inner {
     families: Families,
     secret: Option<Secret>,
     offered: Transports,
+    prefer_port: Option<u16>,
+    legacy: bool,
 }
 
 impl Endpoint {
@@ -124,7 +126,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ErrorKind`](crate::ErrorKind)s: `Unresolvable`, `ServerSilent` (after 5 s), `ServerRefused`, `NotFound`, `Ambiguous`, `WrongSecret`, `TransportMismatch`,
-    /// `VersionMismatch`, `NoPath`, `Timeout`, `AddressInUse`, `InvalidArgument`, `Io`; `Cancelled`, `Closed`, `Forked`.
+    /// `VersionMismatch`, `NoPath`, `LegacyPeer` ([`EndpointBuilder::legacy`]), `Timeout`, `AddressInUse`, `InvalidArgument`, `Io`; `Cancelled`, `Closed`, `Forked`.
     pub fn connect_datagram(&self, target: &str, options: &ConnectOptions) -> Result<Connection> {
         match self.connect_over(Transport::Udp, target, options)? {
             Channel::Datagrams(link) => Ok(Connection::new(self.0.engine.clone(), link)),
@@ -188,6 +190,8 @@ impl Endpoint {
             servers: self.resolve(resolution, cancel)?,
             bind: self.0.bind.clone(),
             secret: self.0.secret.clone(),
+            prefer_port: self.0.prefer_port,
+            legacy: self.0.legacy,
         };
         let id = self.0.engine.with(|core| core.listen(request))??;
         Ok(Listener::new(self.0.engine.clone(), id, name))
@@ -203,6 +207,8 @@ impl Endpoint {
             servers: self.resolve(time, options.cancel.as_ref())?,
             bind: self.0.bind.clone(),
             secret: self.0.secret.clone(),
+            prefer_port: self.0.prefer_port,
+            legacy: self.0.legacy,
             wait: options.wait,
             timeout: options.timeout,
         };

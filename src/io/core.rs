@@ -133,7 +133,7 @@ pub(super) enum Pending {
     Failed { socket: SocketId, error: Error },
     Reserved { port: PortId, local: SocketAddr },
     ReserveFailed { port: PortId, error: Error },
-    StreamFailed(StreamId),
+    StreamFailed { stream: StreamId, at_once: bool },
     SendFailed { socket: SocketId, destination: SocketAddr, error: Error },
     Close(SessionId),
 }
@@ -160,6 +160,8 @@ pub(crate) struct Listening {
     /// Connected and not yet accepted, each kind in the order in which they came.
     pub(super) waiting: VecDeque<Arc<Link>>,
     pub(super) waiting_streams: VecDeque<Arc<StreamLink>>,
+    /// Peers of 2015 that were introduced and nobody was told of yet.
+    pub(super) legacy: VecDeque<SocketAddr>,
 }
 
 impl Core {
@@ -245,8 +247,12 @@ impl Core {
         }
     }
 
-    /// The next connection of one kind, or why there will be none.
+    /// The next connection of one kind, or why there will be none. A peer of 2015 is told of as an error, and first: it
+    /// will not wait for long.
     pub(crate) fn accept(&mut self, listener: ListenerId, kind: Transport) -> Option<Result<Channel>> {
+        if let Some(peer) = self.listeners.get_mut(&listener).and_then(|state| state.legacy.pop_front()) {
+            return Some(Err(Error::of_legacy_peer(peer)));
+        }
         let next = self.listeners.get_mut(&listener).and_then(|state| match kind {
             Transport::Udp => state.waiting.pop_front().map(Channel::Datagrams),
             Transport::Tcp => state.waiting_streams.pop_front().map(Channel::Stream),

@@ -73,3 +73,8 @@ pub(crate) fn would_block(error: &io::Error) -> bool {
 pub(crate) fn interrupted(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Interrupted
 }
+
+/// Whether the other side itself refused a connect, or ended it.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ECONNRESET))
+}

@@ -61,7 +61,7 @@ impl Core {
             Pending::Failed { socket, error } => Input::UdpFailed { socket: *socket, error: error.clone() },
             Pending::Reserved { port, local } => Input::TcpReserved { port: *port, local: *local },
             Pending::ReserveFailed { port, error } => Input::TcpReserveFailed { port: *port, error: error.clone() },
-            Pending::StreamFailed(stream) => Input::TcpFailed { stream: *stream },
+            Pending::StreamFailed { stream, at_once } => Input::TcpFailed { stream: *stream, at_once: *at_once },
             Pending::Close(session) => return self.peer.close(now, *session),
         };
         let disposition = self.peer.handle_input(now, input);
@@ -152,7 +152,7 @@ impl Core {
     fn handle_event(&mut self, event: PeerEvent) {
         self.changed = true;
         match &event {
-            PeerEvent::Registered { listener, server, mapped } => {
+            PeerEvent::Registered { listener, server, mapped, .. } => {
                 if let Some(state) = self.listeners.get_mut(listener) {
                     state.mapped.insert(server.clone(), mapped.clone());
                 }
@@ -163,6 +163,19 @@ impl Core {
                 }
             }
             PeerEvent::Introduced { .. } => {}
+            PeerEvent::LegacyIntroduced { session, listener: None, peer } => {
+                self.early.remove(session);
+                if let Some(outcome) = self.connects.get_mut(session) {
+                    *outcome = Some(Err(Error::of_legacy_peer(*peer)));
+                }
+            }
+            PeerEvent::LegacyIntroduced { listener: Some(listener), peer, .. } => {
+                if let Some(state) = self.listeners.get_mut(listener)
+                    && state.legacy.len() < MAX_UNACCEPTED
+                {
+                    state.legacy.push_back(*peer);
+                }
+            }
             PeerEvent::Connected { session, listener, path } => self.handle_connected(*session, *listener, *path),
             PeerEvent::Failed { session, error, .. } => {
                 self.early.remove(session);

@@ -15,7 +15,7 @@ use socket2::Socket;
 
 use super::{
     core::{Core, Pending, Source},
-    fault::{interrupted, os_error, would_block},
+    fault::{interrupted, is_refusal, os_error, would_block},
     stream::StreamLink,
     tcp::{self, Attempt, Tcp},
 };
@@ -69,7 +69,9 @@ impl Core {
             TcpRequest::Connect { port, stream, remote } => {
                 if let Err(error) = self.connect_tcp(port, stream, remote) {
                     self.log(Level::Debug, || format!("cannot connect to {remote}: {error}"));
-                    self.pending.push_back(Pending::StreamFailed(stream));
+                    // On loopback the other side's refusal may be there before the call returns.
+                    let at_once = !is_refusal(&error);
+                    self.pending.push_back(Pending::StreamFailed { stream, at_once });
                 }
             }
             TcpRequest::Send { stream, bytes } => {
@@ -77,12 +79,17 @@ impl Core {
                     && connection.tcp.send(&bytes).is_err()
                 {
                     self.forget_stream(stream);
-                    self.pending.push_back(Pending::StreamFailed(stream));
+                    self.pending.push_back(Pending::StreamFailed { stream, at_once: false });
                 }
             }
             TcpRequest::Close { stream } => {
                 if let Some(connection) = self.forget_stream(stream) {
                     connection.close();
+                }
+            }
+            TcpRequest::Abort { stream } => {
+                if let Some(connection) = self.forget_stream(stream) {
+                    connection.abort();
                 }
             }
             TcpRequest::Release { port } => {
@@ -196,7 +203,7 @@ impl Core {
 
     fn stream_failed(&mut self, stream: StreamId) {
         if self.forget_stream(stream).is_some() {
-            self.peer.handle_input(self.clock.now(), Input::TcpFailed { stream });
+            self.peer.handle_input(self.clock.now(), Input::TcpFailed { stream, at_once: false });
             self.drain();
         }
     }

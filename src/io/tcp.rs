@@ -10,6 +10,7 @@ use std::{
     io,
     net::{Shutdown, SocketAddr},
     os::fd::{AsRawFd, RawFd},
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -181,14 +182,22 @@ impl Tcp {
         Ok(())
     }
 
-    /// Ends it such that what was sent arrives.
+    /// Ends it such that what was sent arrives; of an attempt nothing is left.
     pub(super) fn close(mut self) {
-        if !self.connecting {
-            // What cannot be sent now never will be.
-            let _ = self.flush();
-            drain(&self.socket);
-            let _ = self.socket.shutdown(Shutdown::Write);
+        if self.connecting {
+            // The other side's SYN may have come: then Linux would keep the two endpoints until the handshake is over.
+            return self.abort();
         }
+        // What cannot be sent now never will be.
+        let _ = self.flush();
+        drain(&self.socket);
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends it with a RST, and frees its endpoints at once.
+    pub(super) fn abort(self) {
+        // It fails only where the socket is dead already.
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
     }
 
     /// Gives the socket away, if nothing of ours is left to be sent on it.
@@ -261,6 +270,18 @@ mod tests {
         let mut again = Tcp::connecting(connect(at_a, at_b).unwrap());
         assert_eq!(connected(&mut again), at_a);
         drop(a);
+    }
+
+    #[test]
+    fn an_attempt_that_is_given_up_leaves_its_endpoints_free() {
+        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (_reserved, local) = reserve("127.0.0.1:0".parse().unwrap()).unwrap();
+        // The handshake is over before anybody looks.
+        let given_up = Tcp::connecting(connect(local, elsewhere.local_addr().unwrap()).unwrap());
+        ready::wait_writable(&given_up, None, Some(Duration::from_secs(10))).unwrap();
+        given_up.close();
+        let mut again = Tcp::connecting(connect(local, elsewhere.local_addr().unwrap()).unwrap());
+        assert_eq!(connected(&mut again), local);
     }
 
     #[test]

@@ -129,6 +129,11 @@ pub struct ListenRequest {
     pub secret: Option<Secret>,
     /// The kinds of connection that are offered, at least one.
     pub transports: Transports,
+    /// Where `bind` leaves the port open this one is used if it is free: for datagrams, and for streams.
+    pub prefer_port: Option<u16>,
+    /// Whether peers of 2015 may be introduced ([`PeerEvent::LegacyIntroduced`]); it means nothing with a name, since
+    /// they know none.
+    pub legacy: bool,
 }
 
 /// A connection that is asked for.
@@ -148,6 +153,10 @@ pub struct ConnectRequest {
     pub wait: Duration,
     /// How long the two peers may take from their introduction on.
     pub timeout: Duration,
+    /// Where `bind` leaves the port open this one is used if it is free: for datagrams, and for streams.
+    pub prefer_port: Option<u16>,
+    /// Whether a peer of 2015 may be introduced ([`PeerEvent::LegacyIntroduced`]).
+    pub legacy: bool,
 }
 
 /// How the path of a connection was found.
@@ -238,6 +247,8 @@ pub enum PeerEvent {
         server: String,
         /// Our addresses as the server sees them.
         mapped: Vec<SocketAddr>,
+        /// How it is talked to: over TCP only where UDP does not get through.
+        via: Transport,
     },
     /// A listener could not be registered with any of its servers, and is gone.
     ListenFailed {
@@ -256,6 +267,16 @@ pub enum PeerEvent {
         role: Role,
         /// The peer's candidates.
         peer: Vec<SocketAddr>,
+    },
+    /// The server has introduced a peer of 2015, which is to be met as such: from the port that its address has, without
+    /// checks. There is no session; of a connector this is the last event.
+    LegacyIntroduced {
+        /// The session that it would have been.
+        session: SessionId,
+        /// The listener that it came to; `None` for the connector.
+        listener: Option<ListenerId>,
+        /// Where the peer is.
+        peer: SocketAddr,
     },
     /// A path was found; data may be sent and received.
     Connected {

@@ -1,5 +1,8 @@
-//! What a stream session needs before it can punch: a fresh port of each family, listened on, and its mapped address,
-//! asked of the server over a connection from that very port.
+//! What a stream session needs before it can punch: a port of each family, listened on, and its mapped address, asked
+//! of the server over a connection from that very port.
+//!
+//! The port is fresh, unless the program has chosen it: then it serves one session at a time, and only where the choice
+//! was a preference another takes its place.
 //!
 //! That connection stays until the session is decided, since it keeps the NAT's mapping. A server that is known to
 //! speak the current protocol (it has answered over UDP) is asked at once; another is sent the line `HOLEPUNCH/1` and
@@ -8,39 +11,29 @@
 use alloc::vec::Vec;
 use core::{net::SocketAddr, time::Duration};
 
-use super::{session::Context, sockets::host_candidates};
+use super::{
+    session::Context,
+    sockets::{Wanted, host_candidates},
+};
 use crate::{
-    Error, Result,
+    Error, ErrorKind, Result,
     address::canonical,
     machine::{Instant, Level, Output, PortId, StreamId, TcpRequest},
     punch::CandidateKind,
-    wire::{
-        demux::frame_length,
-        stun::{
-            self, AttributeType, Builder, CandidateTransport, Class, GREETING, Message, Method, TransactionId,
-            WireCandidate,
-        },
+    rendezvous::client::{Connection, Read},
+    wire::stun::{
+        self, AttributeType, Builder, CandidateTransport, Class, Message, Method, TransactionId, WireCandidate,
     },
 };
-
-/// How far the conversation with the server over one port is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// There is none (yet).
-    None,
-    Connecting(StreamId),
-    /// Connected; it is not known yet what the server speaks.
-    Greeted(StreamId),
-    Asked(StreamId, TransactionId),
-    Answered(StreamId),
-}
 
 #[derive(Debug)]
 struct Port {
     id: PortId,
-    ipv6: bool,
+    wanted: Wanted,
     local: Option<Result<SocketAddr>>,
-    state: State,
+    /// The conversation with the server over this port.
+    connection: Option<Connection>,
+    asked: Option<TransactionId>,
     /// When the server was called.
     called: Instant,
     mapped: Option<SocketAddr>,
@@ -59,18 +52,14 @@ pub(super) struct Gathering {
 
 impl Gathering {
     /// Asks for a port at each of these addresses.
-    pub(super) fn begin(cx: &mut Context<'_>, bind: &[SocketAddr]) -> Self {
-        let ports = bind.iter().map(|address| {
-            let id = PortId(*cx.next_port);
-            *cx.next_port = cx.next_port.wrapping_add(1);
-            cx.tcp(TcpRequest::Reserve { port: id, address: *address });
-            Port { id, ipv6: address.is_ipv6(), local: None, state: State::None, called: cx.now, mapped: None }
+    pub(super) fn begin(cx: &mut Context<'_>, wanted: &[Wanted]) -> Self {
+        let ports = wanted.iter().map(|wanted| {
+            let id = cx.new_port();
+            cx.tcp(TcpRequest::Reserve { port: id, address: wanted.address });
+            let (local, called) = (None, cx.now);
+            Port { id, wanted: *wanted, local, connection: None, asked: None, called, mapped: None }
         });
         Self { ports: ports.collect(), servers: Vec::new(), current: false, rtt: None }
-    }
-
-    pub(super) fn ports(&self) -> impl Iterator<Item = PortId> {
-        self.ports.iter().map(|port| port.id)
     }
 
     /// The ports that are reserved, with their local addresses.
@@ -91,14 +80,24 @@ impl Gathering {
     /// Why no port at all could be reserved.
     pub(super) fn error(&self) -> Option<Error> {
         let any = self.reserved().next().is_some();
-        if any { None } else { self.ports.iter().find_map(|port| port.local.clone()?.err()) }
+        let error = if any { None } else { self.ports.iter().find_map(|port| port.local.clone()?.err()) };
+        error.map(|error| {
+            if error.kind() == ErrorKind::AddressInUse {
+                return error.with_hint(
+                    "a fixed port serves one stream at a time while it is looked for; wait, choose another port, or leave the choice to the system (port 0)",
+                );
+            }
+            error
+        })
     }
 
     /// Notes what became of a port; one that is reserved is listened on at once.
     pub(super) fn handle_reserved(&mut self, cx: &mut Context<'_>, port: PortId, result: Result<SocketAddr>) {
         let Some(port) = self.ports.iter_mut().find(|known| known.id == port) else { return };
-        if result.is_ok() {
-            cx.tcp(TcpRequest::Listen { port: port.id });
+        match result {
+            Ok(_) => cx.tcp(TcpRequest::Listen { port: port.id }),
+            Err(_) if port.wanted.or_any => return port.take_any(cx),
+            Err(_) => {}
         }
         port.local = Some(result);
         self.connect(cx);
@@ -119,11 +118,12 @@ impl Gathering {
         if !self.servers.contains(&server) {
             self.servers.retain(|known| known.is_ipv6() != server.is_ipv6());
             self.servers.push(server);
-            for port in self.ports.iter_mut().filter(|port| port.ipv6 == server.is_ipv6() && port.mapped.is_none()) {
+            for port in self.ports.iter_mut().filter(|port| port.is_ipv6() == server.is_ipv6() && port.mapped.is_none())
+            {
                 if let Some(stream) = port.stream() {
                     cx.tcp(TcpRequest::Close { stream });
                 }
-                port.state = State::None;
+                port.connection = None;
             }
         }
         self.server_is_current(cx);
@@ -132,13 +132,13 @@ impl Gathering {
 
     fn connect(&mut self, cx: &mut Context<'_>) {
         for port in &mut self.ports {
-            let server = self.servers.iter().find(|server| server.is_ipv6() == port.ipv6);
+            let server = self.servers.iter().find(|server| server.is_ipv6() == port.is_ipv6());
             if port.mapped.is_some() {
                 continue;
             }
-            if let (State::None, Some(Ok(_)), Some(server)) = (port.state, &port.local, server) {
+            if let (None, Some(Ok(_)), Some(server)) = (&port.connection, &port.local, server) {
                 let stream = cx.new_stream();
-                port.state = State::Connecting(stream);
+                port.connection = Some(Connection::new(stream));
                 port.called = cx.now;
                 cx.tcp(TcpRequest::Connect { port: port.id, stream, remote: *server });
             }
@@ -149,8 +149,8 @@ impl Gathering {
     pub(super) fn server_is_current(&mut self, cx: &mut Context<'_>) {
         self.current = true;
         for port in &mut self.ports {
-            if let State::Greeted(stream) = port.state {
-                port.state = State::Asked(stream, ask(cx, stream));
+            if port.connection.as_mut().is_some_and(Connection::server_is_current) {
+                port.ask(cx);
             }
         }
     }
@@ -163,52 +163,54 @@ impl Gathering {
         let current = self.current;
         let Some(port) = self.ports.iter_mut().find(|port| port.stream() == Some(stream)) else { return };
         self.rtt = Some(cx.now.saturating_since(port.called));
-        port.state = if current {
-            State::Asked(stream, ask(cx, stream))
-        } else {
-            cx.tcp(TcpRequest::Send { stream, bytes: GREETING.to_vec() });
-            State::Greeted(stream)
-        };
+        let Some(connection) = &mut port.connection else { return };
+        match connection.handle_connected(current) {
+            Some(greeting) => cx.tcp(greeting),
+            None => port.ask(cx),
+        }
     }
 
-    pub(super) fn handle_failed(&mut self, cx: &mut Context<'_>, stream: StreamId) {
-        if let Some(port) = self.ports.iter_mut().find(|port| port.stream() == Some(stream)) {
-            if port.mapped.is_none() {
-                cx.log(
-                    Level::Info,
-                    "the server does not take TCP; peers behind other NATs cannot be reached by it".into(),
-                );
-            }
-            port.state = State::None;
-            // Not again: whatever refused will refuse.
-            self.servers.retain(|server| server.is_ipv6() != port.ipv6);
+    /// A connection has failed; `at_once`: the system itself would not make it.
+    pub(super) fn handle_failed(&mut self, cx: &mut Context<'_>, stream: StreamId, at_once: bool) {
+        let Some(port) = self.ports.iter_mut().find(|port| port.stream() == Some(stream)) else { return };
+        port.connection = None;
+        if at_once && port.wanted.or_any && port.mapped.is_none() {
+            // A connection from that port to the server has not rested for long enough.
+            cx.outputs.push_back(Output::Tcp(TcpRequest::Release { port: port.id }));
+            return port.take_any(cx);
         }
+        if port.mapped.is_none() {
+            cx.log(Level::Info, "the server does not take TCP; peers behind other NATs cannot be reached by it".into());
+        }
+        // Not again: whatever refused will refuse.
+        let ipv6 = port.is_ipv6();
+        self.servers.retain(|server| server.is_ipv6() != ipv6);
     }
 
     /// Takes in what the server says; how much of it.
     pub(super) fn handle_data(&mut self, cx: &mut Context<'_>, stream: StreamId, bytes: &[u8]) -> usize {
         let Some(port) = self.ports.iter_mut().find(|port| port.stream() == Some(stream)) else { return 0 };
-        if bytes.starts_with(GREETING) {
-            self.server_is_current(cx);
-            return GREETING.len();
+        let Some(connection) = &port.connection else { return 0 };
+        match connection.read(bytes) {
+            Read::Nothing => 0,
+            Read::Greeting(length) => {
+                self.server_is_current(cx);
+                length
+            }
+            Read::Message(length) => {
+                let message = bytes.get(..length).and_then(|frame| Message::parse(frame).ok());
+                if let Some(message) = message.filter(|message| Some(message.transaction_id()) == port.asked) {
+                    port.asked = None;
+                    port.mapped = message.xor_mapped_address().map(canonical);
+                }
+                length
+            }
+            Read::Nonsense => {
+                cx.tcp(TcpRequest::Close { stream });
+                port.connection = None;
+                bytes.len()
+            }
         }
-        if GREETING.starts_with(bytes) {
-            return 0;
-        }
-        let Some(length) = frame_length(bytes) else { return 0 };
-        let Some(length) = length else {
-            cx.tcp(TcpRequest::Close { stream });
-            port.state = State::None;
-            return bytes.len();
-        };
-        let Some(frame) = bytes.get(..length) else { return 0 };
-        if let (State::Asked(_, transaction), Ok(message)) = (port.state, Message::parse(frame))
-            && message.transaction_id() == transaction
-        {
-            port.state = State::Answered(stream);
-            port.mapped = message.xor_mapped_address().map(canonical);
-        }
-        length
     }
 
     /// All that the peer is to be told.
@@ -229,11 +231,15 @@ impl Gathering {
         candidates
     }
 
-    /// Gives everything back.
+    /// Gives everything back. From a port of our choice the server may be called again soon; but a server that has not
+    /// spoken the current protocol may be one of 2015, and a RST would be its end.
     pub(super) fn end(&mut self, outputs: &mut impl Extend<Output<super::PeerEvent>>) {
         for port in &self.ports {
-            if let Some(stream) = port.stream() {
-                outputs.extend([Output::Tcp(TcpRequest::Close { stream })]);
+            if let Some(connection) = &port.connection {
+                let stream = connection.stream();
+                let aborts = port.wanted.address.port() != 0 && connection.is_open();
+                let request = if aborts { TcpRequest::Abort { stream } } else { TcpRequest::Close { stream } };
+                outputs.extend([Output::Tcp(request)]);
             }
             outputs.extend([Output::Tcp(TcpRequest::Release { port: port.id })]);
         }
@@ -241,23 +247,30 @@ impl Gathering {
 }
 
 impl Port {
-    const fn stream(&self) -> Option<StreamId> {
-        match self.state {
-            State::None => None,
-            State::Connecting(stream) | State::Greeted(stream) | State::Asked(stream, _) | State::Answered(stream) => {
-                Some(stream)
-            }
-        }
+    const fn is_ipv6(&self) -> bool {
+        self.wanted.address.is_ipv6()
     }
-}
 
-/// Asks the server where it sees us.
-fn ask(cx: &mut Context<'_>, stream: StreamId) -> TransactionId {
-    let transaction = TransactionId(cx.random.bytes());
-    let request = Builder::new(Class::Request, Method::BINDING, transaction)
-        .attribute(AttributeType::SOFTWARE, b"holepunch")
-        .fingerprint()
-        .finish();
-    cx.tcp(TcpRequest::Send { stream, bytes: request });
-    transaction
+    fn stream(&self) -> Option<StreamId> {
+        self.connection.as_ref().map(Connection::stream)
+    }
+
+    /// The port that was preferred is not to be had: another one takes its place.
+    fn take_any(&mut self, cx: &mut Context<'_>) {
+        self.wanted = self.wanted.any();
+        self.local = None;
+        cx.tcp(TcpRequest::Reserve { port: self.id, address: self.wanted.address });
+    }
+
+    /// Asks the server where it sees us.
+    fn ask(&mut self, cx: &mut Context<'_>) {
+        let Some(stream) = self.stream() else { return };
+        let transaction = TransactionId(cx.random.bytes());
+        let request = Builder::new(Class::Request, Method::BINDING, transaction)
+            .attribute(AttributeType::SOFTWARE, b"holepunch")
+            .fingerprint()
+            .finish();
+        cx.tcp(TcpRequest::Send { stream, bytes: request });
+        self.asked = Some(transaction);
+    }
 }

@@ -3,12 +3,17 @@
 use alloc::{collections::VecDeque, vec::Vec};
 use core::net::SocketAddr;
 
-use super::{ListenRequest, ListenerId, PeerEvent, session::Context};
+use super::{
+    ListenRequest, ListenerId, PeerEvent, Transport,
+    session::{Context, StreamNews},
+    sockets::Wanted,
+    uplink::{UplinkNews, Uplinks},
+};
 use crate::{
     Error, ErrorKind,
-    machine::{BoundSocket, Level, NextWake, Output, SocketId},
+    machine::{BoundSocket, Level, NextWake, PortId, SocketId, StreamId},
     rendezvous::{
-        client::{From, Introduced, Listing, Registration, RegistrationResult},
+        client::{From, Listing, Registration, RegistrationResult, Stranger, Via},
         keys::{KeyPair, Secret},
         most_telling,
     },
@@ -24,6 +29,8 @@ pub(super) struct Listener {
     pub(super) phase: Phase,
     request: ListenRequest,
     registrations: Vec<Registration>,
+    /// Connections to servers that UDP does not get through to.
+    uplinks: Uplinks,
     failures: Vec<Error>,
     /// Sessions that were introduced, so that each is answered once.
     remembered: VecDeque<SessionId>,
@@ -43,12 +50,13 @@ pub(super) enum Phase {
 }
 
 impl Listener {
-    pub(super) const fn new(id: ListenerId, request: ListenRequest, sockets: Vec<SocketId>, key_pair: KeyPair) -> Self {
+    pub(super) fn new(id: ListenerId, request: ListenRequest, sockets: Vec<SocketId>, key_pair: KeyPair) -> Self {
         Self {
             id,
             sockets,
             key_pair,
             phase: Phase::Binding,
+            uplinks: Uplinks::new(&request.bind),
             request,
             registrations: Vec::new(),
             failures: Vec::new(),
@@ -60,6 +68,12 @@ impl Listener {
         self.request.secret.as_ref()
     }
 
+    /// Where a stream of such a family is to be punched from.
+    pub(super) fn stream_port(&self, ipv6: bool) -> Option<Wanted> {
+        let wanted = Wanted::all(&self.request.bind, self.request.prefer_port);
+        wanted.into_iter().find(|wanted| wanted.address.is_ipv6() == ipv6)
+    }
+
     /// Its sockets are bound, as far as they could be: registers with every server over each family.
     pub(super) fn start(&mut self, cx: &mut Context<'_>, sockets: &[BoundSocket], candidates: &[WireCandidate]) {
         self.phase = Phase::Listening;
@@ -69,13 +83,14 @@ impl Listener {
                 public_key: *self.key_pair.public(),
                 transports: self.request.transports,
                 candidates: candidates.to_vec(),
+                legacy: self.request.legacy,
             };
             let label = server.label.clone();
             let mut registration = Registration::new(cx.config.retransmission, label, listing, cx.random);
             for socket in sockets {
                 let address = if socket.is_ipv6() { server.ipv6 } else { server.ipv4 };
                 if let Some(address) = address {
-                    registration.add_family(cx.now, socket.id, address, cx.random);
+                    registration.add_family(cx.now, Via::Udp(socket.id), address, cx.random);
                 }
             }
             if registration.has_family() {
@@ -90,15 +105,20 @@ impl Listener {
         self.fail_if_alone(cx);
     }
 
-    /// Our addresses as the servers see them, each once.
-    pub(super) fn mapped(&self) -> Vec<SocketAddr> {
+    /// Our addresses as the servers see our datagrams come from them, each once.
+    pub(super) fn mapped_over_udp(&self) -> Vec<SocketAddr> {
         let mut mapped = Vec::new();
-        for address in self.registrations.iter().flat_map(Registration::mapped) {
+        for address in self.registrations.iter().flat_map(Registration::mapped_over_udp) {
             if !mapped.contains(&address) {
                 mapped.push(address);
             }
         }
         mapped
+    }
+
+    /// The way by which the server at this address has us.
+    pub(super) fn via(&self, server: SocketAddr) -> Option<Via> {
+        self.registrations.iter().find_map(|registration| registration.via(server))
     }
 
     pub(super) fn set_candidates(&mut self, cx: &mut Context<'_>, candidates: &[WireCandidate]) {
@@ -131,7 +151,9 @@ impl Listener {
                         listener: self.id,
                         server: registration.label().into(),
                         mapped: registration.mapped().collect(),
+                        via: if registration.is_over_tcp() { Transport::Tcp } else { Transport::Udp },
                     });
+                    self.uplinks.persist();
                 }
                 RegistrationResult::Log(line) => cx.log(Level::Warn, line),
                 RegistrationResult::Failed(error) => {
@@ -154,10 +176,11 @@ impl Listener {
             error.unwrap_or_else(|| Error::new(ErrorKind::ServerUnreachable, "there is no server to register with"));
         cx.event(PeerEvent::ListenFailed { listener: self.id, error });
         self.phase = Phase::Gone;
+        self.uplinks.end(cx);
     }
 
     /// Reads an introduction of a session that was not introduced before, or whose repetition brings more candidates.
-    pub(super) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Introduced<'a>> {
+    pub(super) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Stranger<'a>> {
         if self.phase != Phase::Listening {
             return None;
         }
@@ -203,24 +226,102 @@ impl Listener {
         if !matches!(self.phase, Phase::Listening | Phase::Leaving) {
             return;
         }
+        self.call_servers(cx);
         let mut index = 0;
         while index < self.registrations.len() {
             let before = self.registrations.len();
-            let mut transmits = Vec::new();
-            let results = self.registrations[index].handle_timeout(cx.now, cx.random, &mut transmits);
-            cx.outputs.extend(transmits.into_iter().map(Output::Transmit));
+            let mut messages = Vec::new();
+            let registration = &mut self.registrations[index];
+            let calling = self.uplinks.is_calling(|server| registration.is_at(server));
+            let results = registration.handle_timeout(cx.now, cx.random, calling, &mut messages);
+            cx.tell_servers(messages);
             self.handle_results(cx, index, results);
             if self.registrations.len() == before {
                 index += 1;
             }
         }
+        self.hang_up(cx);
         if self.phase == Phase::Leaving && self.registrations.iter().all(Registration::has_left) {
             self.phase = Phase::Gone;
         }
+        if self.phase == Phase::Gone {
+            self.uplinks.end(cx);
+        }
+    }
+
+    /// Calls the servers that say nothing over UDP.
+    fn call_servers(&mut self, cx: &mut Context<'_>) {
+        if self.phase != Phase::Listening {
+            return;
+        }
+        self.uplinks.handle_timeout(cx);
+        for registration in &mut self.registrations {
+            for call in registration.take_calls(cx.now) {
+                self.uplinks.call(cx, call);
+            }
+        }
+    }
+
+    /// Ends connections that are dead, or of no use any more.
+    fn hang_up(&mut self, cx: &mut Context<'_>) {
+        if self.phase != Phase::Listening {
+            return;
+        }
+        for index in 0..self.registrations.len() {
+            for stream in self.registrations[index].dead_connections() {
+                self.uplinks.hang_up(cx, stream);
+                self.registrations[index].remove_connection(stream);
+            }
+        }
+        let registrations = &self.registrations;
+        self.uplinks.retain(cx, |server| registrations.iter().any(|registration| registration.needs(server)));
+    }
+
+    /// The driver has answered for a port of an uplink.
+    pub(super) fn handle_reserved(&mut self, cx: &mut Context<'_>, port: PortId, result: &Result<SocketAddr, Error>) {
+        self.uplinks.handle_reserved(cx, port, result);
+        self.handle_timeout(cx);
+    }
+
+    /// Takes in what became of an uplink.
+    pub(super) fn handle_stream(&mut self, cx: &mut Context<'_>, stream: StreamId, news: StreamNews) {
+        let news = self.uplinks.handle_stream(cx, stream, news);
+        self.handle_uplink(cx, news);
+    }
+
+    /// Takes in what an uplink has brought: how much of it, and whether that is a message of a server's.
+    pub(super) fn handle_stream_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        bytes: &[u8],
+    ) -> (usize, Option<From>) {
+        let (taken, news) = self.uplinks.handle_data(cx, stream, bytes);
+        if let UplinkNews::Message(from) = news {
+            return (taken, Some(from));
+        }
+        self.handle_uplink(cx, news);
+        (taken, None)
+    }
+
+    fn handle_uplink(&mut self, cx: &mut Context<'_>, news: UplinkNews) {
+        for registration in &mut self.registrations {
+            match news {
+                UplinkNews::Opened(stream, server) if self.phase == Phase::Listening => {
+                    registration.add_connection(cx.now, stream, server, cx.random);
+                }
+                UplinkNews::Lost(stream) => registration.remove_connection(stream),
+                UplinkNews::None | UplinkNews::Message(_) | UplinkNews::Opened(..) => {}
+            }
+        }
+        self.handle_timeout(cx);
     }
 
     pub(super) fn next_wake(&self) -> NextWake {
         let mut wake = NextWake::never();
+        if self.phase == Phase::Listening {
+            wake.merge(self.uplinks.next_wake());
+        }
         for registration in &self.registrations {
             wake.merge(registration.next_wake());
         }

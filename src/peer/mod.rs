@@ -32,6 +32,8 @@
 //!     secret: None,
 //!     wait: Duration::ZERO,
 //!     timeout: Duration::from_secs(30),
+//!     prefer_port: None,
+//!     legacy: false,
 //! })?;
 //! let mut packets = 0;
 //! let error = 'driver: loop {
@@ -65,16 +67,19 @@
 mod api;
 mod bare;
 mod farewell;
+mod from_server;
 mod gathering;
 mod listener;
 mod negotiation;
+mod owned;
 mod session;
 mod sockets;
 mod timers;
 mod trickle;
+mod uplink;
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     string::{String, ToString as _},
     vec::Vec,
 };
@@ -88,25 +93,26 @@ pub use api::*;
 
 use self::{
     gathering::Gathering,
-    listener::{Answered, Listener},
-    session::{Connecting, Context, Session},
-    sockets::{Owner, Sockets},
+    listener::Listener,
+    owned::Owned,
+    session::{Connecting, Context, Session, StreamNews},
+    sockets::{Owner, Sockets, Wanted},
     timers::Timers,
-    trickle::Relay,
+    uplink::Uplinks,
 };
 use crate::{
     Error, ErrorKind, Result,
     address::canonical,
     config::PeerConfig,
     machine::{Disposition, Input, Instant, Output, PortId, Random, SocketId, StreamId, TcpRequest, Timer},
-    punch::{Arrival, CandidateKind},
+    punch::Arrival,
     rendezvous::{
-        client::{Asked, From, Lookup, LookupRequest},
-        keys::{KeyPair, SessionKeys},
+        client::{Asked, From, Lookup, LookupRequest, Via},
+        keys::KeyPair,
     },
     wire::{
         demux::{Datagram, is_stun_with_fingerprint},
-        stun::{self, CandidateTransport, Class, Message, Method, SessionId, WireCandidate},
+        stun::{Class, Message, Method, SessionId},
     },
 };
 
@@ -134,10 +140,9 @@ pub struct Peer {
     by_tag: BTreeMap<[u8; 4], SessionId>,
     /// Sessions by where their peers were heard.
     by_remote: BTreeMap<(SocketId, SocketAddr), SessionId>,
-    /// Stream sessions by their ports, and by their connections both ways.
-    by_port: BTreeMap<PortId, SessionId>,
-    by_stream: BTreeMap<StreamId, SessionId>,
-    streams: BTreeSet<(SessionId, StreamId)>,
+    /// Ports and connections of TCP.
+    ports: Owned<PortId>,
+    streams: Owned<StreamId>,
     next_port: u32,
     next_stream: u32,
     timers: Timers<Key>,
@@ -158,9 +163,8 @@ impl Peer {
             by_ufrag: BTreeMap::new(),
             by_tag: BTreeMap::new(),
             by_remote: BTreeMap::new(),
-            by_port: BTreeMap::new(),
-            by_stream: BTreeMap::new(),
-            streams: BTreeSet::new(),
+            ports: Owned::new(),
+            streams: Owned::new(),
             next_port: 0,
             next_stream: 0,
             timers: Timers::new(),
@@ -177,8 +181,8 @@ impl Peer {
         let id = ListenerId(self.next_listener);
         self.next_listener = self.next_listener.wrapping_add(1);
         let owner = Owner::Listener(id);
-        let bind = request.bind.clone();
-        let sockets = bind.into_iter().map(|bind| self.sockets.ask(owner, bind, &mut self.outputs)).collect();
+        let wanted = Wanted::all(&request.bind, request.prefer_port);
+        let sockets = wanted.into_iter().map(|wanted| self.sockets.ask(owner, wanted, &mut self.outputs)).collect();
         let key_pair = KeyPair::generate(&mut self.random);
         self.listeners.insert(id, Listener::new(id, request, sockets, key_pair));
         Ok(id)
@@ -192,7 +196,8 @@ impl Peer {
         check_addresses(&request.servers, &request.bind)?;
         let id = SessionId(self.random.bytes());
         let owner = Owner::Session(id);
-        let sockets = request.bind.iter().map(|bind| self.sockets.ask(owner, *bind, &mut self.outputs)).collect();
+        let wanted = Wanted::all(&request.bind, request.prefer_port);
+        let sockets = wanted.iter().map(|wanted| self.sockets.ask(owner, *wanted, &mut self.outputs)).collect();
         let key_pair = KeyPair::generate(&mut self.random);
         let servers_at = |server: &ServerAddress| [server.ipv4, server.ipv6].into_iter().flatten().collect::<Vec<_>>();
         let request_servers: Vec<_> = request.servers.iter().flat_map(servers_at).collect();
@@ -206,6 +211,7 @@ impl Peer {
             public_key: *key_pair.public(),
             transports: request.transport.only(),
             candidates: Vec::new(),
+            legacy: request.legacy,
         };
         let lookup = Lookup::new(
             self.config.retransmission,
@@ -216,13 +222,13 @@ impl Peer {
         );
         let tag = self.new_tag(id);
         let mut session = Session::new(id, None, sockets, tag, request.secret);
-        session.connecting = Some(Connecting { lookup, key_pair, timeout: request.timeout });
+        session.connecting =
+            Some(Connecting { lookup, uplinks: Uplinks::new(&request.bind), key_pair, timeout: request.timeout });
         self.sessions.insert(id, session);
         if request.transport == Transport::Tcp {
             let servers = request_servers;
             self.with_session(now, id, |session, cx| {
-                let fresh = request.bind.iter().map(|address| SocketAddr::new(address.ip(), 0));
-                let mut gathering = Gathering::begin(cx, &fresh.collect::<Vec<_>>());
+                let mut gathering = Gathering::begin(cx, &wanted);
                 gathering.ask(cx, &servers);
                 session.gathering = Some(gathering);
             });
@@ -292,27 +298,23 @@ impl Peer {
             Input::TcpReserved { port, local } => self.handle_reserved(now, port, Ok(local)),
             Input::TcpReserveFailed { port, error } => self.handle_reserved(now, port, Err(error)),
             Input::TcpAccepted { port, stream, local, remote } => {
-                let Some(id) = self.by_port.get(&port).copied() else {
+                let Some(Owner::Session(id)) = self.ports.owner(port) else {
                     self.outputs.push_back(Output::Tcp(TcpRequest::Close { stream }));
                     return Disposition::Consumed;
                 };
-                self.by_stream.insert(stream, id);
-                self.streams.insert((id, stream));
+                self.streams.insert(stream, Owner::Session(id));
                 self.with_session(now, id, |session, cx| session.handle_accepted(cx, stream, local, remote));
             }
             Input::TcpConnected { stream, local } => {
-                if let Some(id) = self.by_stream.get(&stream).copied() {
-                    self.with_session(now, id, |session, cx| session.handle_stream(cx, stream, Some(local)));
-                }
+                let owner = self.streams.owner(stream);
+                self.tell_of_stream(now, owner, stream, StreamNews::Connected(local));
             }
-            Input::TcpFailed { stream } => {
-                if let Some(id) = self.by_stream.remove(&stream) {
-                    self.streams.remove(&(id, stream));
-                    self.with_session(now, id, |session, cx| session.handle_stream(cx, stream, None));
-                }
+            Input::TcpFailed { stream, at_once } => {
+                let owner = self.streams.remove(stream);
+                self.tell_of_stream(now, owner, stream, StreamNews::Failed { at_once });
             }
             Input::SendFailed { socket, destination, error } => {
-                let to = From { socket, remote: canonical(destination) };
+                let to = From { via: Via::Udp(socket), remote: canonical(destination) };
                 match self.sockets.owner(socket) {
                     Some(Owner::Listener(id)) => {
                         self.with_listener(now, id, |listener, cx| listener.handle_send_failed(cx, to, &error));
@@ -333,8 +335,34 @@ impl Peer {
     /// the machine takes. Whatever it leaves stays unread at the driver: it comes again with what follows it, or is
     /// the application's once [`PeerEvent::Connected`] has given the connection away.
     pub fn handle_stream_data(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
-        let Some(id) = self.by_stream.get(&stream).copied() else { return 0 };
-        self.with_session(now, id, |session, cx| session.handle_stream_data(cx, stream, bytes)).unwrap_or(0)
+        let taken = match self.streams.owner(stream) {
+            Some(Owner::Listener(id)) => {
+                self.with_listener(now, id, |listener, cx| listener.handle_stream_data(cx, stream, bytes))
+            }
+            Some(Owner::Session(id)) => {
+                self.with_session(now, id, |session, cx| session.handle_stream_data(cx, stream, bytes))
+            }
+            None => None,
+        };
+        let (length, server) = taken.unwrap_or_default();
+        if let Some(from) = server
+            && let Some(Ok(message)) = bytes.get(..length).map(Message::parse)
+        {
+            self.handle_server_message(now, from, &message);
+        }
+        length
+    }
+
+    fn tell_of_stream(&mut self, now: Instant, owner: Option<Owner>, stream: StreamId, news: StreamNews) {
+        match owner {
+            Some(Owner::Listener(id)) => {
+                self.with_listener(now, id, |listener, cx| listener.handle_stream(cx, stream, news));
+            }
+            Some(Owner::Session(id)) => {
+                self.with_session(now, id, |session, cx| session.handle_stream(cx, stream, news));
+            }
+            None => {}
+        }
     }
 
     /// Takes the next output out.
@@ -355,14 +383,21 @@ impl Peer {
     }
 
     fn handle_reserved(&mut self, now: Instant, port: PortId, result: Result<SocketAddr>) {
-        let Some(id) = self.by_port.get(&port).copied() else { return };
-        self.with_session(now, id, |session, cx| session.handle_reserved(cx, port, result));
-        self.start_session(now, id);
+        match self.ports.owner(port) {
+            Some(Owner::Listener(id)) => {
+                self.with_listener(now, id, |listener, cx| listener.handle_reserved(cx, port, &result));
+            }
+            Some(Owner::Session(id)) => {
+                self.with_session(now, id, |session, cx| session.handle_reserved(cx, port, result));
+                self.start_session(now, id);
+            }
+            None => {}
+        }
     }
 
     /// A socket was bound, or could not be: when all of its owner's are decided, the owner starts.
     fn handle_bound(&mut self, now: Instant, socket: SocketId, result: Result<SocketAddr>) {
-        match self.sockets.answer(socket, result) {
+        match self.sockets.answer(socket, result, &mut self.outputs) {
             Some(Owner::Listener(id)) => self.start_listener(now, id),
             Some(Owner::Session(id)) => self.start_session(now, id),
             None => {}
@@ -464,14 +499,10 @@ impl Peer {
             }
             // A keepalive of ICE (RFC 8445 section 11).
             (Method::BINDING, Class::Indication) => true,
-            (Method::REGISTER | Method::CONNECT, Class::Success | Class::Error) => {
-                self.handle_server_answer(now, at, message)
-            }
-            (Method::INTRODUCE, Class::Indication) => self.handle_introduction(now, at, message),
             (Method::END | Method::TRICKLE | Method::BARE, Class::Request | Class::Success) => {
-                self.give(now, message.session_id(), |session, cx| session.handle_control(cx, at, message))
+                self.give(now, message.session_id(), |session, cx| session.handle_control(cx, Some(at), message))
             }
-            _ => false,
+            _ => self.handle_server_message(now, From { via: Via::Udp(at.socket), remote: at.remote }, message),
         }
     }
 
@@ -484,123 +515,6 @@ impl Peer {
     ) -> bool {
         let Some(id) = session else { return false };
         self.with_session(now, id, take).unwrap_or(false)
-    }
-
-    fn handle_server_answer(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
-        let from = From { socket: at.socket, remote: at.remote };
-        match self.sockets.owner(at.socket) {
-            Some(Owner::Session(id)) => {
-                let Some(session) = self.sessions.get(&id) else { return false };
-                let bound = self.sockets.bound(&session.sockets);
-                self.give(now, Some(id), |session, cx| session.handle_server_answer(cx, &bound, from, message))
-            }
-            Some(Owner::Listener(id)) => {
-                let answered =
-                    self.with_listener(now, id, |listener, cx| listener.handle_server_answer(cx, from, message));
-                if answered == Some(Answered::AddressesChanged) {
-                    self.tell_mapped(now, id);
-                }
-                answered.is_some_and(|answered| answered != Answered::NotOurs)
-            }
-            None => false,
-        }
-    }
-
-    /// Tells the peers of a listener's young sessions where servers see it, as far as they were not told yet.
-    fn tell_mapped(&mut self, now: Instant, id: ListenerId) {
-        let Some(listener) = self.listeners.get(&id) else { return };
-        let candidates: Vec<_> = listener.mapped().into_iter().map(mapped_candidate).collect();
-        let is_meant = |session: &&Session| session.listener == Some(id) && session.gathering.is_none();
-        let sessions = self.sessions.values().filter(is_meant);
-        let sessions: Vec<_> = sessions.map(|session| session.id).collect();
-        for session in sessions {
-            self.with_session(now, session, |session, cx| session.tell_candidates(cx, &candidates));
-        }
-    }
-
-    fn handle_introduction(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
-        let Some(Owner::Listener(listener_id)) = self.sockets.owner(at.socket) else { return false };
-        let Some(listener) = self.listeners.get_mut(&listener_id) else { return false };
-        let from = From { socket: at.socket, remote: at.remote };
-        let Some(introduced) = listener.handle_introduction(from, message) else { return false };
-        if let Some(session) = self.sessions.get(&introduced.session) {
-            if session.listener.is_none() {
-                let error = Error::new(ErrorKind::InvalidArgument, "the listener is one of this endpoint's own")
-                    .with_hint("connect to it from another endpoint");
-                self.with_session(now, introduced.session, |session, cx| session.fail(cx, error));
-                return true;
-            }
-            let candidates = introduced.candidates;
-            self.with_session(now, introduced.session, |session, cx| session.add_candidates(cx, &candidates));
-            return true;
-        }
-        if listener.remembers(introduced.session) {
-            return true;
-        }
-        let keys = SessionKeys::derive(
-            &listener.key_pair,
-            &introduced.public_key,
-            listener.key_pair.public(),
-            &introduced.session,
-            listener.secret(),
-        );
-        let Some(keys) = keys else { return true };
-        if !self.has_room(now, listener_id) {
-            return true;
-        }
-        let Some(listener) = self.listeners.get_mut(&listener_id) else { return true };
-        listener.remember(introduced.session, self.config.max_remembered_sessions);
-        let sockets = listener.sockets.clone();
-        let secret = listener.secret().cloned();
-        let mut told = listener.mapped();
-        told.extend(
-            self.sockets
-                .host_candidates(&sockets, self.config.private_candidates)
-                .iter()
-                .map(|candidate| candidate.address),
-        );
-        for socket in &sockets {
-            self.sockets.share(*socket);
-        }
-        let bound = self.sockets.bound(&sockets);
-        let id = introduced.session;
-        let tag = self.new_tag(id);
-        self.sessions.insert(id, Session::new(id, Some(listener_id), sockets, tag, secret));
-        let relay = Relay { socket: at.socket, server: at.remote, route: introduced.route.to_vec() };
-        let timeout = self.config.session_timeout;
-        let is_stream = introduced.transports.tcp && !introduced.transports.udp;
-        let fresh: Vec<_> = bound.iter().map(|socket| SocketAddr::new(socket.local.ip(), 0)).collect();
-        self.with_session(now, id, |session, cx| {
-            if is_stream {
-                let mut gathering = Gathering::begin(cx, &fresh);
-                gathering.server_is_current(cx);
-                gathering.ask(cx, &[at.remote]);
-                session.gathering = Some(gathering);
-            }
-            session.introduce(cx, keys, &bound, &introduced.candidates, relay, told, timeout);
-        });
-        true
-    }
-
-    /// Whether a listener may have one more session; where too many are pending, the oldest that has heard nothing for
-    /// long makes room.
-    fn has_room(&mut self, now: Instant, listener: ListenerId) -> bool {
-        let sessions = || self.sessions.values().filter(|session| session.listener == Some(listener));
-        let pending = sessions().filter(|session| session.phase == session::Phase::Punching).count();
-        if sessions().count() >= self.config.max_sessions {
-            return false;
-        }
-        if pending < self.config.max_pending_sessions {
-            return true;
-        }
-        let Some(since) = now.checked_sub(self.config.stalled_session) else { return false };
-        let Some(stalled) = sessions().find(|session| session.is_stalled_since(since)).map(|session| session.id) else {
-            return false;
-        };
-        self.with_session(now, stalled, |session, cx| {
-            session.fail(cx, Error::new(ErrorKind::LimitReached, "a newer session took the place of this one"));
-        });
-        true
     }
 
     /// Draws the mark of a session's transaction ids.
@@ -631,13 +545,18 @@ impl Peer {
             next_port: &mut self.next_port,
             next_stream: &mut self.next_stream,
             new_streams: Vec::new(),
+            new_ports: Vec::new(),
             closed_streams: Vec::new(),
+            closed_ports: Vec::new(),
         };
         let result = act(listener, &mut cx);
+        note_tcp(&mut self.ports, &mut self.streams, Owner::Listener(id), &cx);
         if listener.phase == listener::Phase::Gone {
             let sockets = core::mem::take(&mut listener.sockets);
             self.listeners.remove(&id);
             self.timers.remove(Key::Listener(id));
+            self.ports.remove_all(Owner::Listener(id), PortId(0));
+            self.streams.remove_all(Owner::Listener(id), StreamId(0));
             for socket in sockets {
                 self.sockets.release(socket, &mut self.outputs);
             }
@@ -666,23 +585,18 @@ impl Peer {
             next_port: &mut self.next_port,
             next_stream: &mut self.next_stream,
             new_streams: Vec::new(),
+            new_ports: Vec::new(),
             closed_streams: Vec::new(),
+            closed_ports: Vec::new(),
         };
         let result = act(session, &mut cx);
-        for stream in core::mem::take(&mut cx.new_streams) {
-            self.by_stream.insert(stream, id);
-            self.streams.insert((id, stream));
+        if session.phase == session::Phase::Gone {
+            session.give_up_uplinks(&mut cx);
         }
-        for stream in core::mem::take(&mut cx.closed_streams) {
-            self.by_stream.remove(&stream);
-            self.streams.remove(&(id, stream));
-        }
+        note_tcp(&mut self.ports, &mut self.streams, Owner::Session(id), &cx);
         if session.phase == session::Phase::Gone {
             self.remove_session(id);
             return Some(result);
-        }
-        if let Some(gathering) = &session.gathering {
-            self.by_port.extend(gathering.ports().map(|port| (port, id)));
         }
         if phase_before != session.phase {
             if let Some(ufrag) = session.local_ufrag() {
@@ -706,17 +620,8 @@ impl Peer {
         let Some(mut session) = self.sessions.remove(&id) else { return };
         self.timers.remove(Key::Session(id));
         session.give_up_streams(&mut self.outputs);
-        if let Some(gathering) = &session.gathering {
-            for port in gathering.ports() {
-                self.by_port.remove(&port);
-            }
-        }
-        let streams: Vec<_> =
-            self.streams.range((id, StreamId(0))..=(id, StreamId(u32::MAX))).map(|(_, stream)| *stream).collect();
-        for stream in streams {
-            self.streams.remove(&(id, stream));
-            self.by_stream.remove(&stream);
-        }
+        self.ports.remove_all(Owner::Session(id), PortId(0));
+        self.streams.remove_all(Owner::Session(id), StreamId(0));
         self.by_tag.remove(&session.tag);
         if let Some(ufrag) = session.local_ufrag() {
             self.by_ufrag.remove(ufrag);
@@ -729,6 +634,18 @@ impl Peer {
         for socket in session.sockets {
             self.sockets.release(socket, &mut self.outputs);
         }
+    }
+}
+
+/// Notes what somebody has got and given up of TCP.
+fn note_tcp(ports: &mut Owned<PortId>, streams: &mut Owned<StreamId>, owner: Owner, cx: &Context<'_>) {
+    cx.new_ports.iter().for_each(|port| ports.insert(*port, owner));
+    cx.new_streams.iter().for_each(|stream| streams.insert(*stream, owner));
+    for port in &cx.closed_ports {
+        ports.remove(*port);
+    }
+    for stream in &cx.closed_streams {
+        streams.remove(*stream);
     }
 }
 
@@ -758,13 +675,4 @@ fn check_addresses(servers: &[ServerAddress], bind: &[SocketAddr]) -> Result<()>
         return wrong("a local address is no unicast address", "bind to an address of this host, or to 0.0.0.0 and ::");
     }
     Ok(())
-}
-
-fn mapped_candidate(address: SocketAddr) -> WireCandidate {
-    WireCandidate {
-        kind: stun::CandidateKind::ServerReflexiveClaimed,
-        transport: CandidateTransport::Udp,
-        priority: CandidateKind::ServerReflexive.priority(address.ip()),
-        address,
-    }
 }

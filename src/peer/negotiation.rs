@@ -65,24 +65,40 @@ impl Negotiation {
 
     /// Adds a candidate of the peer as it came; one that this session must not try, or cannot, changes nothing.
     pub(super) fn add_remote(&mut self, now: Instant, candidate: &WireCandidate, config: &PeerConfig) {
+        let is_observed = candidate.kind == stun::CandidateKind::ServerReflexiveObserved;
         let candidate = match (self.is_stream(), candidate.transport) {
-            (false, CandidateTransport::Udp) | (true, CandidateTransport::Tcp) => from_wire(candidate),
-            // Where the server sees a peer's datagrams come from, there the peer is.
-            (true, CandidateTransport::Udp) => {
-                if let (Self::Stream(agent), stun::CandidateKind::ServerReflexiveObserved) = (self, candidate.kind) {
-                    agent.believe(from_wire(candidate).address.ip());
+            (false, CandidateTransport::Udp) => from_wire(candidate),
+            (true, CandidateTransport::Tcp) if !is_observed => from_wire(candidate),
+            // Where the server sees a peer's messages come from, there the peer is; but not at the port of a connection
+            // to the server, or of its datagrams.
+            (_, CandidateTransport::Tcp) | (true, CandidateTransport::Udp) => {
+                if is_observed {
+                    self.believe(now, from_wire(candidate).address.ip());
                 }
                 return;
             }
-            (false, CandidateTransport::Tcp) => return,
         };
-        let is_believed = matches!(self, Self::Stream(agent) if agent.believes(candidate.address.ip()));
+        let is_believed = self.believes(candidate.address.ip());
         if !is_believed && !is_wanted(&candidate, config) {
             return;
         }
         match self {
             Self::Datagrams { agent, .. } => agent.add_remote(now, candidate),
             Self::Stream(agent) => agent.add_remote(now, candidate),
+        }
+    }
+
+    fn believe(&mut self, now: Instant, host: core::net::IpAddr) {
+        match self {
+            Self::Datagrams { agent, .. } => agent.believe(now, host),
+            Self::Stream(agent) => agent.believe(host),
+        }
+    }
+
+    fn believes(&self, host: core::net::IpAddr) -> bool {
+        match self {
+            Self::Datagrams { agent, .. } => agent.believes(host),
+            Self::Stream(agent) => agent.believes(host),
         }
     }
 

@@ -6,6 +6,8 @@
 //! agreed upon by a [`Farewell`], or its socket becomes the application's own ([`Bare`]); a session that is over stays a few seconds more, silent but for repeating its
 //! acknowledgement to a peer that missed it.
 
+mod tcp;
+
 use alloc::{collections::VecDeque, format, vec::Vec};
 use core::{
     net::{IpAddr, SocketAddr},
@@ -21,6 +23,7 @@ use super::{
     gathering::Gathering,
     negotiation::{Negotiation, Outcome},
     trickle::{Relay, Trickle},
+    uplink::Uplinks,
 };
 use crate::{
     Error, ErrorKind,
@@ -31,7 +34,7 @@ use crate::{
     },
     punch::{Arrival, CandidateKind, Role, SelectedPair, SelectedStream},
     rendezvous::{
-        client::{From, Lookup, LookupResult},
+        client::{Found as Answer, From, Lookup, LookupResult, ToServer},
         keys::{KeyPair, Secret, SessionKeys},
     },
     wire::stun::{self, Class, Integrity, Message, Method, SessionId, WireCandidate},
@@ -47,10 +50,12 @@ pub(super) struct Context<'a> {
     pub(super) interfaces: &'a [IpAddr],
     pub(super) next_port: &'a mut u32,
     pub(super) next_stream: &'a mut u32,
-    /// Streams that were numbered by this call.
+    /// Streams and ports that were numbered by this call.
     pub(super) new_streams: Vec<StreamId>,
-    /// Streams that it closed: nothing more comes of them.
+    pub(super) new_ports: Vec<PortId>,
+    /// Those that it closed: nothing more comes of them.
     pub(super) closed_streams: Vec<StreamId>,
+    pub(super) closed_ports: Vec<PortId>,
 }
 
 impl Context<'_> {
@@ -63,10 +68,27 @@ impl Context<'_> {
     }
 
     pub(super) fn tcp(&mut self, request: TcpRequest) {
-        if let TcpRequest::Close { stream } = &request {
-            self.closed_streams.push(*stream);
+        match &request {
+            TcpRequest::Close { stream } | TcpRequest::Abort { stream } => self.closed_streams.push(*stream),
+            TcpRequest::Release { port } => self.closed_ports.push(*port),
+            TcpRequest::Reserve { .. }
+            | TcpRequest::Listen { .. }
+            | TcpRequest::Connect { .. }
+            | TcpRequest::Send { .. } => {}
         }
         self.outputs.push_back(Output::Tcp(request));
+    }
+
+    /// Numbers a port that is asked for.
+    pub(super) fn new_port(&mut self) -> PortId {
+        let port = PortId(*self.next_port);
+        *self.next_port = self.next_port.wrapping_add(1);
+        self.new_ports.push(port);
+        port
+    }
+
+    pub(super) fn tell_servers(&mut self, messages: impl IntoIterator<Item = ToServer>) {
+        self.outputs.extend(messages.into_iter().map(ToServer::into_output));
     }
 
     /// Numbers a connection that is asked for.
@@ -86,6 +108,8 @@ impl Context<'_> {
 #[derive(Debug)]
 pub(super) struct Connecting {
     pub(super) lookup: Lookup,
+    /// Connections to servers that UDP does not get through to.
+    pub(super) uplinks: Uplinks,
     pub(super) key_pair: KeyPair,
     pub(super) timeout: Duration,
 }
@@ -117,6 +141,15 @@ pub(super) struct Introduction {
     at: Instant,
     deadline: Instant,
     trickle: Trickle,
+}
+
+/// What became of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StreamNews {
+    /// A connect of ours has succeeded, and this is our address.
+    Connected(SocketAddr),
+    /// It failed ([`Input::TcpFailed`](crate::machine::Input::TcpFailed)), or a connection is over.
+    Failed { at_once: bool },
 }
 
 /// What a negotiation has found; the rest of a path is the session's to say.
@@ -212,11 +245,16 @@ impl Session {
     ) -> bool {
         let Some(connecting) = &mut self.connecting else { return false };
         let Some(result) = connecting.lookup.handle_answer(cx.now, cx.random, from, message) else { return false };
-        if let Some(result) = result {
-            self.handle_lookup_result(cx, sockets, from, &result);
-        } else {
+        match result {
+            Some(Answer::Peer(result)) => self.handle_lookup_result(cx, sockets, from, &result),
+            Some(Answer::Legacy(peer)) if self.phase == Phase::Looking => {
+                let (session, peer) = (self.id, peer.address);
+                cx.event(PeerEvent::LegacyIntroduced { session, listener: None, peer });
+                self.phase = Phase::Gone;
+            }
+            Some(Answer::Legacy(_)) => {}
             // What the answer makes due is done at once; it may be that no server is left to ask.
-            self.run_lookup(cx);
+            None => self.run_lookup(cx),
         }
         true
     }
@@ -228,8 +266,9 @@ impl Session {
         from: From,
         result: &LookupResult<'_>,
     ) {
+        let relay = Relay { via: from.via, server: from.remote, route: result.route.to_vec() };
         if self.phase != Phase::Looking {
-            return self.add_candidates(cx, &result.candidates);
+            return self.introduce_again(cx, &result.candidates, relay);
         }
         let Some(connecting) = &self.connecting else { return };
         let own = *connecting.key_pair.public();
@@ -244,7 +283,6 @@ impl Session {
         if let Some(gathering) = &mut self.gathering {
             gathering.introduced_by(cx, from.remote);
         }
-        let relay = Relay { socket: from.socket, server: from.remote, route: result.route.to_vec() };
         self.introduce(cx, keys, sockets, &result.candidates, relay, told, timeout);
         if !result.candidates.iter().any(|candidate| is_in_reach(candidate, sockets)) {
             let error = Error::new(ErrorKind::NoPath, "the listener has no address of a family that is in use here");
@@ -294,12 +332,13 @@ impl Session {
         self.handle_timeout(cx);
     }
 
-    /// Further candidates of the peer, from a repeated introduction.
-    pub(super) fn add_candidates(&mut self, cx: &mut Context<'_>, candidates: &[WireCandidate]) {
+    /// A repeated introduction: it may bring further candidates of the peer, and the peer may have moved.
+    pub(super) fn introduce_again(&mut self, cx: &mut Context<'_>, candidates: &[WireCandidate], relay: Relay) {
         if self.phase != Phase::Punching {
             return;
         }
         let Some(introduction) = &mut self.introduction else { return };
+        introduction.trickle.set_relay(relay);
         for candidate in candidates {
             introduction.negotiation.add_remote(cx.now, candidate, cx.config);
         }
@@ -356,7 +395,8 @@ impl Session {
     }
 
     /// Takes in a message of ours that is not a check: END, TRICKLE or BARE; whether it was authentic.
-    pub(super) fn handle_control(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
+    /// It may have come along a connection to a server; then there is no `at`.
+    pub(super) fn handle_control(&mut self, cx: &mut Context<'_>, at: Option<Arrival>, message: &Message<'_>) -> bool {
         let is_connector = self.is_connector();
         let Some(introduction) = &mut self.introduction else { return false };
         if !is_from_peer(message, is_connector, &introduction.control) {
@@ -376,8 +416,14 @@ impl Session {
             return true;
         }
         match (message.method(), message.class()) {
-            (Method::BARE, _) => self.handle_bare(cx, at, message),
-            (Method::END, Class::Request) => self.handle_end(cx, at, message),
+            (Method::BARE, _) => {
+                let Some(at) = at else { return false };
+                self.handle_bare(cx, at, message);
+            }
+            (Method::END, Class::Request) => {
+                let Some(at) = at else { return false };
+                self.handle_end(cx, at, message);
+            }
             (Method::END, Class::Success) => {
                 let is_news = self.farewell.handle_success(message.transaction_id());
                 if is_news && !self.farewell.is_closing() && self.phase == Phase::Connected {
@@ -396,7 +442,7 @@ impl Session {
                         introduction.negotiation.add_remote(cx.now, &candidate, cx.config);
                     }
                 }
-                cx.transmit(answer);
+                cx.tell_servers([answer]);
             }
             (Method::TRICKLE, Class::Success) => {
                 let rtt = introduction.trickle.handle_success(cx.now, message.transaction_id());
@@ -498,9 +544,9 @@ impl Session {
             introduction.negotiation.handle_timeout(cx);
         }
         if self.phase == Phase::Punching
-            && let Some(transmit) = introduction.trickle.poll(cx.now, &introduction.control)
+            && let Some(message) = introduction.trickle.poll(cx.now, &introduction.control)
         {
-            cx.transmit(transmit);
+            cx.tell_servers([message]);
         }
         self.drain_agent(cx);
         self.run_farewell(cx);
@@ -519,9 +565,15 @@ impl Session {
             return;
         }
         let Some(connecting) = &mut self.connecting else { return };
-        let mut transmits = Vec::new();
-        let result = connecting.lookup.handle_timeout(cx.now, cx.random, &mut transmits);
-        cx.outputs.extend(transmits.into_iter().map(Output::Transmit));
+        let Connecting { lookup, uplinks, .. } = connecting;
+        uplinks.handle_timeout(cx);
+        for call in lookup.take_calls(cx.now) {
+            uplinks.call(cx, call);
+        }
+        uplinks.retain(cx, |server| lookup.needs(server));
+        let mut messages = Vec::new();
+        let result = lookup.handle_timeout(cx.now, cx.random, uplinks.is_calling(|_| true), &mut messages);
+        cx.tell_servers(messages);
         if let Err(error) = result {
             self.fail(cx, error);
         }
@@ -595,7 +647,9 @@ impl Session {
             return;
         }
         self.phase = Phase::Connected;
-        self.connecting = None;
+        if let Some(mut connecting) = self.connecting.take() {
+            connecting.uplinks.end(cx);
+        }
         self.path = Some(pair);
         let bound = match &introduction.negotiation {
             Negotiation::Datagrams { sockets, .. } => sockets.iter().find(|socket| socket.id == pair.socket),
@@ -653,96 +707,6 @@ impl Session {
         cx.event(PeerEvent::Connected { session: self.id, listener: self.listener, path });
     }
 
-    /// A port of this stream session is reserved, or could not be.
-    pub(super) fn handle_reserved(&mut self, cx: &mut Context<'_>, port: PortId, result: Result<SocketAddr, Error>) {
-        let Some(gathering) = &mut self.gathering else { return };
-        gathering.handle_reserved(cx, port, result);
-        if !gathering.is_answered() {
-            return;
-        }
-        if let Some(error) = gathering.error() {
-            return self.fail(cx, error);
-        }
-        if let Some(agent) = self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
-            for (port, local) in gathering.reserved() {
-                agent.add_port(cx.now, port, local);
-            }
-        }
-        self.tell_gathered(cx);
-    }
-
-    /// Tells the peer of what was gathered since.
-    pub(super) fn tell_gathered(&mut self, cx: &mut Context<'_>) {
-        let Some(gathering) = &self.gathering else { return };
-        let candidates = gathering.candidates(cx);
-        self.tell_candidates(cx, &candidates);
-    }
-
-    /// Closes the connections and ports of a stream session that is over; one that was given away is not among them.
-    pub(super) fn give_up_streams(&mut self, outputs: &mut VecDeque<Output<PeerEvent>>) {
-        if let Some(agent) = self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
-            agent.close();
-            while let Some(request) = agent.poll_request() {
-                outputs.push_back(Output::Tcp(request));
-            }
-        }
-        if let Some(gathering) = &mut self.gathering {
-            gathering.end(outputs);
-        }
-    }
-
-    /// Somebody has connected to one of our ports.
-    pub(super) fn handle_accepted(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: StreamId,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) {
-        match self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
-            Some(agent) => agent.handle_accepted(cx.now, stream, local, remote),
-            None => cx.tcp(TcpRequest::Close { stream }),
-        }
-        self.handle_timeout(cx);
-    }
-
-    /// A connect of ours has succeeded (and this is our address), or failed; or a connection is over.
-    pub(super) fn handle_stream(&mut self, cx: &mut Context<'_>, stream: StreamId, connected: Option<SocketAddr>) {
-        let servers = self.gathering.as_mut().filter(|gathering| gathering.owns(stream));
-        let agent = self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream());
-        match (servers, agent, connected) {
-            (Some(gathering), agent, Some(_)) => {
-                gathering.handle_connected(cx, stream);
-                if let (Some(agent), Some(rtt)) = (agent, gathering.server_rtt()) {
-                    agent.set_server_rtt(rtt);
-                }
-            }
-            (Some(gathering), _, None) => gathering.handle_failed(cx, stream),
-            (None, Some(agent), Some(local)) => agent.handle_connected(cx.now, stream, local),
-            (None, Some(agent), None) => agent.handle_failed(cx.now, stream),
-            (None, None, _) => {}
-        }
-        self.handle_timeout(cx);
-    }
-
-    /// Takes in what a connection brings; how much of it was for us.
-    pub(super) fn handle_stream_data(&mut self, cx: &mut Context<'_>, stream: StreamId, bytes: &[u8]) -> usize {
-        let taken = if let Some(gathering) = self.gathering.as_mut().filter(|gathering| gathering.owns(stream)) {
-            let taken = gathering.handle_data(cx, stream, bytes);
-            self.tell_gathered(cx);
-            taken
-        } else if let Some(introduction) = &mut self.introduction
-            && let Some(agent) = introduction.negotiation.as_stream()
-        {
-            agent.handle_data(cx.now, stream, bytes)
-        } else {
-            0
-        };
-        self.stop_asking_when_heard();
-        self.handle_timeout(cx);
-        taken
-    }
-
     pub(super) fn next_wake(&self) -> NextWake {
         let mut wake = NextWake::never();
         if let Phase::Lingering(until) | Phase::Bare(until) = self.phase {
@@ -753,6 +717,7 @@ impl Session {
             && matches!(self.phase, Phase::Looking | Phase::Punching)
         {
             wake.merge(connecting.lookup.next_wake());
+            wake.merge(connecting.uplinks.next_wake());
         }
         if let Some(introduction) = &self.introduction {
             wake.merge(introduction.negotiation.next_wake());

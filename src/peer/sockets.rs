@@ -18,15 +18,41 @@ use super::PeerEvent;
 const MAX_HOST_CANDIDATES: usize = 12;
 
 /// Who asked for a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     Listener(super::ListenerId),
     Session(stun::SessionId),
 }
 
+/// A local address to bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) address: SocketAddr,
+    /// Whether another port will do, where this one is not to be had.
+    pub(super) or_any: bool,
+}
+
+impl Wanted {
+    /// The addresses of a request; where the port is left open, this one is preferred.
+    pub(super) fn all(bind: &[SocketAddr], preferred: Option<u16>) -> Vec<Self> {
+        let wanted = bind.iter().map(|address| match preferred.filter(|port| *port != 0 && address.port() == 0) {
+            Some(port) => Self { address: SocketAddr::new(address.ip(), port), or_any: true },
+            None => Self { address: *address, or_any: false },
+        });
+        wanted.collect()
+    }
+
+    /// The same, with whatever port.
+    pub(super) const fn any(self) -> Self {
+        let mut address = self.address;
+        address.set_port(0);
+        Self { address, or_any: false }
+    }
+}
+
 #[derive(Debug)]
 enum State {
-    Asked,
+    Asked(Wanted),
     Bound(SocketAddr),
     Failed(Error),
 }
@@ -51,22 +77,33 @@ impl Sockets {
     pub(super) fn ask(
         &mut self,
         owner: Owner,
-        bind: SocketAddr,
+        wanted: Wanted,
         outputs: &mut impl Extend<Output<PeerEvent>>,
     ) -> SocketId {
         let id = SocketId(self.next);
         self.next = self.next.wrapping_add(1);
-        self.sockets.insert(id, Socket { owner, state: State::Asked, users: 1 });
-        outputs.extend([Output::Udp(UdpRequest::Bind { socket: id, address: bind })]);
+        self.sockets.insert(id, Socket { owner, state: State::Asked(wanted), users: 1 });
+        outputs.extend([Output::Udp(UdpRequest::Bind { socket: id, address: wanted.address })]);
         id
     }
 
-    /// Notes what became of a socket; its owner, unless nobody wants it any more.
-    pub(super) fn answer(&mut self, id: SocketId, result: Result<SocketAddr, Error>) -> Option<Owner> {
+    /// Notes what became of a socket; its owner, unless nobody wants it any more. A port that was only preferred may be
+    /// followed by another.
+    pub(super) fn answer(
+        &mut self,
+        id: SocketId,
+        result: Result<SocketAddr, Error>,
+        outputs: &mut impl Extend<Output<PeerEvent>>,
+    ) -> Option<Owner> {
         let socket = self.sockets.get_mut(&id)?;
-        socket.state = match result {
-            Ok(local) => State::Bound(local),
-            Err(error) => State::Failed(error),
+        socket.state = match (result, &socket.state) {
+            (Ok(local), _) => State::Bound(local),
+            (Err(_), State::Asked(wanted)) if wanted.or_any => {
+                let any = wanted.any();
+                outputs.extend([Output::Udp(UdpRequest::Bind { socket: id, address: any.address })]);
+                State::Asked(any)
+            }
+            (Err(error), _) => State::Failed(error),
         };
         Some(socket.owner)
     }
@@ -94,14 +131,14 @@ impl Sockets {
 
     /// Whether the driver has answered for all of these.
     pub(super) fn are_answered(&self, ids: &[SocketId]) -> bool {
-        ids.iter().all(|id| !self.sockets.get(id).is_some_and(|socket| matches!(socket.state, State::Asked)))
+        ids.iter().all(|id| !self.sockets.get(id).is_some_and(|socket| matches!(socket.state, State::Asked(_))))
     }
 
     /// Those of the sockets that are bound.
     pub(super) fn bound(&self, ids: &[SocketId]) -> Vec<BoundSocket> {
         let bound = ids.iter().filter_map(|id| match self.sockets.get(id)?.state {
             State::Bound(local) => Some(BoundSocket { id: *id, local, has_address: self.has_address(local) }),
-            State::Asked | State::Failed(_) => None,
+            State::Asked(_) | State::Failed(_) => None,
         });
         bound.collect()
     }
@@ -116,7 +153,7 @@ impl Sockets {
     pub(super) fn error(&self, ids: &[SocketId]) -> Option<&Error> {
         ids.iter().find_map(|id| match &self.sockets.get(id)?.state {
             State::Failed(error) => Some(error),
-            State::Asked | State::Bound(_) => None,
+            State::Asked(_) | State::Bound(_) => None,
         })
     }
 

@@ -8,7 +8,8 @@ use core::{net::SocketAddr, time::Duration};
 
 use super::farewell::FROM_CONNECTOR;
 use crate::{
-    machine::{Instant, NextWake, Random, SocketId, Timer, Transmit},
+    machine::{Instant, NextWake, Random, Timer},
+    rendezvous::client::{ToServer, Via},
     wire::stun::{AttributeType, Builder, Class, Message, Method, SessionId, TransactionId, WireCandidate},
 };
 
@@ -18,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Where messages for the peer go: a server, with the route that it sealed.
 #[derive(Clone, Debug)]
 pub(super) struct Relay {
-    pub(super) socket: SocketId,
+    pub(super) via: Via,
     pub(super) server: SocketAddr,
     pub(super) route: Vec<u8>,
 }
@@ -56,6 +57,21 @@ impl Trickle {
         Self { session, connector, relay, until, told, sequence: 0, under_way: None }
     }
 
+    /// The server that messages go by.
+    pub(super) const fn server(&self) -> SocketAddr {
+        self.relay.server
+    }
+
+    /// Messages go this way from now on.
+    pub(super) const fn set_via(&mut self, via: Via) {
+        self.relay.via = via;
+    }
+
+    /// Messages go by this from now on: the peers were introduced again.
+    pub(super) fn set_relay(&mut self, relay: Relay) {
+        self.relay = relay;
+    }
+
     /// Tells the peer of those candidates that it does not know yet.
     pub(super) fn tell(&mut self, now: Instant, candidates: &[WireCandidate], random: &mut Random) {
         let told = &self.told;
@@ -77,7 +93,7 @@ impl Trickle {
     }
 
     /// The message to send now, if one is due.
-    pub(super) fn poll(&mut self, now: Instant, control: &[u8; 32]) -> Option<Transmit> {
+    pub(super) fn poll(&mut self, now: Instant, control: &[u8; 32]) -> Option<ToServer> {
         if now >= self.until {
             self.under_way = None;
         }
@@ -90,7 +106,7 @@ impl Trickle {
     }
 
     /// Acknowledges the peer's message.
-    pub(super) fn acknowledge(&self, request: &Message<'_>, control: &[u8; 32]) -> Transmit {
+    pub(super) fn acknowledge(&self, request: &Message<'_>, control: &[u8; 32]) -> ToServer {
         let builder = Builder::new(Class::Success, Method::TRICKLE, request.transaction_id());
         self.message(builder, request.sequence().unwrap_or_default(), control)
     }
@@ -101,7 +117,7 @@ impl Trickle {
         Some(now.saturating_since(acknowledged.since))
     }
 
-    fn message(&self, builder: Builder, sequence: u64, control: &[u8; 32]) -> Transmit {
+    fn message(&self, builder: Builder, sequence: u64, control: &[u8; 32]) -> ToServer {
         let payload = builder
             .session_id(self.session)
             .attribute(AttributeType::ROUTE, &self.relay.route)
@@ -110,7 +126,7 @@ impl Trickle {
             .integrity_sha256(control)
             .fingerprint()
             .finish();
-        Transmit { socket: self.relay.socket, source: None, destination: self.relay.server, payload }
+        ToServer { via: self.relay.via, server: self.relay.server, payload }
     }
 
     pub(super) fn next_wake(&self) -> NextWake {

@@ -84,6 +84,8 @@ pub struct Agent {
     remote: Credentials,
     sockets: Vec<(SocketId, bool)>,
     remotes: Vec<Candidate>,
+    /// Hosts that a server has seen the peer at, though not by its datagrams.
+    believed: Vec<IpAddr>,
     /// The likeliest first; once one is selected, only that.
     pairs: Vec<Pair>,
     /// The pacing clock: a check may leave while this is less than a burst ahead of the time.
@@ -123,6 +125,7 @@ impl Agent {
             remote,
             sockets: Vec::new(),
             remotes: Vec::new(),
+            believed: Vec::new(),
             pairs: Vec::new(),
             paced_until: Instant::default(),
             selected: false,
@@ -156,9 +159,29 @@ impl Agent {
         }
     }
 
+    /// Believes that the peer is at this host: a server has seen it there. Addresses of it that the peer claims count as
+    /// observed from now on.
+    pub(crate) fn believe(&mut self, now: Instant, host: IpAddr) {
+        if self.believed.len() < MAX_REMOTE_CANDIDATES && !self.believed.contains(&host) {
+            self.believed.push(host);
+        }
+        let there = self.remotes.iter().copied().filter(|known| known.address.ip() == host);
+        for candidate in there.collect::<Vec<_>>() {
+            self.add_remote(now, candidate);
+        }
+    }
+
+    /// Whether a server has seen the peer at this host.
+    pub(crate) fn believes(&self, host: IpAddr) -> bool {
+        self.believed.contains(&host)
+    }
+
     /// Adds a candidate of the peer and pairs it with our sockets, at any time until a pair is selected. One that must
     /// not be checked, or is one too many, changes nothing; of one that is known, only who says so can change.
     pub fn add_remote(&mut self, now: Instant, mut candidate: Candidate) {
+        if self.believed.contains(&candidate.address.ip()) {
+            candidate.provenance = Provenance::Observed;
+        }
         if !candidate.is_checkable() || self.selected {
             return;
         }

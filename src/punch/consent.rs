@@ -14,7 +14,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// ... so many times in an interval; RFC 7675 section 5.1 asks for checks that are paced.
-const REPEATS: u8 = 3;
+const REPEATS: u8 = 8;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

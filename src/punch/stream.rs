@@ -228,7 +228,11 @@ impl StreamAgent {
 
     /// Adds one of our ports, which is listened on already.
     pub(crate) fn add_port(&mut self, now: Instant, id: PortId, local: SocketAddr) {
-        self.ports.push(Port { id, local });
+        match self.ports.iter_mut().find(|port| port.id == id) {
+            // Another port has taken its place.
+            Some(port) => port.local = local,
+            None => self.ports.push(Port { id, local }),
+        }
         for candidate in core::mem::take(&mut self.unpaired) {
             self.add_remote(now, candidate);
         }
@@ -387,11 +391,11 @@ impl StreamAgent {
         self.requests.push_back(TcpRequest::Send { stream, bytes: check.build() });
     }
 
-    /// Takes in that an attempt failed, or that a connection is over.
-    pub(crate) fn handle_failed(&mut self, now: Instant, stream: StreamId) {
+    /// Takes in that an attempt failed (`at_once`: the system itself refused), or that a connection is over.
+    pub(crate) fn handle_failed(&mut self, now: Instant, stream: StreamId, at_once: bool) {
         if let Some(remote) = self.attempting(stream).and_then(|index| self.remotes.get_mut(index)) {
-            if matches!(remote.attempt, Attempt::Connecting { since, .. } if since == now) {
-                // No answer of the network comes that fast: the listener is taking the same connection in.
+            if at_once {
+                // No answer of the network's: the listener is taking the same connection in.
                 remote.attempt = Attempt::Waiting(now + self.random.duration(RETRY * 2, RETRY * 5));
                 return;
             }

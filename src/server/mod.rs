@@ -419,7 +419,7 @@ impl RendezvousServer {
                 self.streams.keep(stream, taken, length);
             }
             Heard::Ended(stream) => self.server.handle_stream_end(now, stream),
-            Heard::Failed(stream) => self.server.handle_input(now, Input::TcpFailed { stream }),
+            Heard::Failed(stream) => self.server.handle_input(now, Input::TcpFailed { stream, at_once: false }),
         }
         self.answer_streams();
     }

@@ -330,7 +330,7 @@ impl Streams {
     pub(super) fn request(&mut self, request: TcpRequest, registry: &Registry) {
         match request {
             TcpRequest::Send { stream, bytes } => self.send(stream, &bytes, registry),
-            TcpRequest::Close { stream } => self.leave(stream),
+            TcpRequest::Close { stream } | TcpRequest::Abort { stream } => self.leave(stream),
             // A server never asks for these.
             TcpRequest::Reserve { .. }
             | TcpRequest::Listen { .. }

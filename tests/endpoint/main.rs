@@ -3,6 +3,7 @@
 mod bare;
 mod blocked;
 mod greeter;
+mod legacy;
 mod lifetime;
 mod rendezvous;
 mod starting;

@@ -104,6 +104,13 @@ def test_every_kind_has_its_exception() -> None:
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
+def test_a_peer_of_2015_is_an_error_that_says_where_it_is() -> None:
+    error = errors._from_core(25, "legacy_peer", "what failed", "what to try", None, ("192.0.2.7", 20001))
+    assert isinstance(error, holepunch.LegacyPeerError)
+    assert error.peer == ("192.0.2.7", 20001)
+    assert pickle.loads(pickle.dumps(error)).peer == error.peer
+
+
 def test_a_kind_of_a_later_core_is_the_root() -> None:
     error = errors._from_core(9999, "later", "what failed", "what to try", None)
     assert type(error) is holepunch.HolepunchError

@@ -1,6 +1,8 @@
 //! The library in the simulator: real peers, the real server, virtual time.
 
 mod bare;
+mod blocked;
+mod legacy;
 mod life;
 mod networks;
 mod rendezvous;

@@ -162,13 +162,14 @@ fn a_carrier_nat_over_a_home_nat_is_punched() {
 }
 
 #[test]
-fn blocked_udp_is_a_silent_server() {
+fn blocked_udp_and_a_server_without_tcp_are_a_silent_server() {
     let mut world = World::new(8);
     let server = add_server(&mut world);
     let firewall = Firewall { block_udp: true, ..Firewall::default() };
     let site = world.net.add_site(SiteSpec { firewall: Some(firewall), link: link(), ..SiteSpec::default() });
     let host = world.net.add_host_in(site, ips(&["2001:db8:a::2"]), Link::PERFECT);
     let peer = world.add_peer(host, PeerConfig::default());
+    world.refuse_tcp(server);
     world.connect(peer, server, "bob");
     assert!(world.run_until(Duration::from_secs(6), |world| failure(world, peer).is_some()));
     assert_eq!(failure(&world, peer), Some(ErrorKind::ServerSilent));

@@ -207,6 +207,8 @@ fn one_dead_server_delays_and_does_not_abort() {
         servers: servers.clone(),
         bind: any(),
         secret: None,
+        prefer_port: None,
+        legacy: false,
     };
     world.with_peer(peers[0], |peer, now| peer.listen(now, listen)).unwrap();
     world.run_until_registered(peers[0]);
@@ -346,6 +348,8 @@ fn both_need_the_same_secret() {
             servers: vec![world.server_address(server)],
             bind: any(),
             secret: theirs.clone(),
+            prefer_port: None,
+            legacy: false,
         };
         world.with_peer(peers[0], |peer, now| peer.listen(now, listen)).unwrap();
         world.run_until_registered(peers[0]);

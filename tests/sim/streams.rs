@@ -353,6 +353,8 @@ fn another_secret_is_told_and_ends_no_listener() {
         servers: vec![world.server_address(server)],
         bind: any(),
         secret: secret("sixteen bytes or more"),
+        prefer_port: None,
+        legacy: false,
     };
     world.with_peer(peers[0], |peer, now| peer.listen(now, listen)).unwrap();
     world.run_until_registered(peers[0]);

@@ -69,12 +69,21 @@ pub(crate) struct World {
     /// What the tests may look at or change on its way; false drops it.
     /// Where the hosts have no route to.
     pub(crate) refuse_sends_to: Option<IpAddr>,
+    /// The hosts may send no datagrams.
+    pub(crate) refuse_datagrams: bool,
     pub(crate) on_send: Option<Box<dyn FnMut(&Datagram) -> bool>>,
 }
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { net: Network::new(seed), nodes: Vec::new(), seed, on_send: None, refuse_sends_to: None }
+        Self {
+            net: Network::new(seed),
+            nodes: Vec::new(),
+            seed,
+            on_send: None,
+            refuse_sends_to: None,
+            refuse_datagrams: false,
+        }
     }
 
     fn seed_of(&self, node: usize) -> [u8; 32] {
@@ -152,8 +161,22 @@ impl World {
     pub(crate) fn restart_server(&mut self, node: NodeId, config: ServerConfig) {
         let number = node.0 + 1000;
         let (machine, sockets) = self.make_server(self.nodes[node.0].host, config, number);
+        self.break_streams(node);
         self.nodes[node.0].machine = machine;
         self.nodes[node.0].sockets = sockets;
+    }
+
+    /// Breaks every connection that a node's machine has.
+    pub(crate) fn break_streams(&mut self, node: NodeId) {
+        let all = self.nodes[node.0].streams.iter().filter(|(_, stream)| !stream.given);
+        let all: Vec<_> = all.map(|(id, stream)| (*id, stream.connection)).collect();
+        let now = instant(self.net.now());
+        for (stream, connection) in all {
+            self.nodes[node.0].streams.remove(&stream);
+            self.net.tcp_abort(connection);
+            self.nodes[node.0].tell(now, Input::TcpFailed { stream, at_once: false });
+        }
+        self.drain(node.0);
     }
 
     pub(crate) fn node(&self, node: NodeId) -> &Node {
@@ -187,14 +210,20 @@ impl World {
     }
 
     pub(crate) fn listen(&mut self, node: NodeId, server: NodeId, name: Option<&str>) {
-        let request = ListenRequest {
+        let request = self.listen_request(server, name);
+        self.with_peer(node, |peer, now| peer.listen(now, request)).unwrap();
+    }
+
+    pub(crate) fn listen_request(&self, server: NodeId, name: Option<&str>) -> ListenRequest {
+        ListenRequest {
             transports: holepunch::wire::stun::Transports { udp: true, tcp: true },
             name: name.map(|name| name.parse().unwrap()),
             servers: vec![self.server_address(server)],
             bind: any(),
             secret: None,
-        };
-        self.with_peer(node, |peer, now| peer.listen(now, request)).unwrap();
+            prefer_port: None,
+            legacy: false,
+        }
     }
 
     pub(crate) fn connect(&mut self, node: NodeId, server: NodeId, target: &str) -> SessionId {
@@ -217,6 +246,8 @@ impl World {
             secret: None,
             wait: Duration::from_secs(10),
             timeout: Duration::from_secs(30),
+            prefer_port: None,
+            legacy: false,
         }
     }
 
@@ -298,7 +329,8 @@ impl World {
         payload: Vec<u8>,
     ) {
         let Some(local) = self.nodes[node].sockets.get(&socket).copied() else { return };
-        if self.refuse_sends_to == Some(destination.ip()) {
+        let is_peer = matches!(self.nodes[node].machine, Machine::Peer(_));
+        if self.refuse_sends_to == Some(destination.ip()) || self.refuse_datagrams && is_peer {
             let error = holepunch::Error::new(holepunch::ErrorKind::ServerUnreachable, "no route to host");
             let now = instant(self.net.now());
             if let Machine::Peer(peer) = &mut self.nodes[node].machine {
@@ -356,7 +388,7 @@ impl World {
                 let input = match &bound {
                     Ok((_, local)) => Input::TcpReserved { port, local: *local },
                     Err(error) => {
-                        let error = holepunch::Error::new(holepunch::ErrorKind::Io, format!("{error:?}"));
+                        let error = holepunch::Error::new(kind_of(*error), format!("{error:?}"));
                         Input::TcpReserveFailed { port, error }
                     }
                 };
@@ -366,12 +398,15 @@ impl World {
                 node.tell(now, input);
             }
             TcpRequest::Listen { port } => self.net.tcp_listen(node.ports[&port]),
+            TcpRequest::Connect { stream, remote, .. } if self.refuse_sends_to == Some(remote.ip()) => {
+                node.tell(now, Input::TcpFailed { stream, at_once: true });
+            }
             TcpRequest::Connect { port, stream, remote } => match self.net.tcp_connect(node.ports[&port], remote) {
                 Ok(connection) => {
                     let stream_of = Stream { connection, unread: Vec::new(), given: false };
                     assert!(node.streams.insert(stream, stream_of).is_none(), "{stream:?} is there already");
                 }
-                Err(_) => node.tell(now, Input::TcpFailed { stream }),
+                Err(_) => node.tell(now, Input::TcpFailed { stream, at_once: true }),
             },
             TcpRequest::Send { stream, bytes } => {
                 // It may have ended in this very moment.
@@ -383,6 +418,12 @@ impl World {
                 if let Some(stream) = node.streams.remove(&stream) {
                     assert!(!stream.given, "a stream that was given away is closed");
                     self.net.tcp_close(stream.connection);
+                }
+            }
+            TcpRequest::Abort { stream } => {
+                if let Some(stream) = node.streams.remove(&stream) {
+                    assert!(!stream.given, "a stream that was given away is closed");
+                    self.net.tcp_abort(stream.connection);
                 }
             }
             TcpRequest::Release { port } => {
@@ -415,7 +456,7 @@ impl World {
             TcpEvent::Failed { connection, .. } => {
                 let Some(stream) = node.stream_of(connection) else { return };
                 if node.streams.remove(&stream).is_some_and(|stream| !stream.given) {
-                    node.tell(now, Input::TcpFailed { stream });
+                    node.tell(now, Input::TcpFailed { stream, at_once: false });
                 }
             }
             TcpEvent::Ended { connection } => {
@@ -423,7 +464,7 @@ impl World {
                 if !node.streams[&stream].given {
                     node.streams.remove(&stream);
                     self.net.tcp_close(connection);
-                    node.tell(now, Input::TcpFailed { stream });
+                    node.tell(now, Input::TcpFailed { stream, at_once: false });
                 }
             }
             TcpEvent::Data { connection, bytes } => {
@@ -469,6 +510,10 @@ impl World {
             match output {
                 Output::Transmit(transmit) => {
                     self.transmit(index, transmit.socket, transmit.source, transmit.destination, transmit.payload);
+                }
+                Output::Udp(UdpRequest::Bind { socket, address }) if node.has_bound(address) => {
+                    let error = holepunch::Error::new(holepunch::ErrorKind::AddressInUse, "in use");
+                    node.tell(instant(self.net.now()), Input::UdpFailed { socket, error });
                 }
                 Output::Udp(UdpRequest::Bind { socket, mut address }) => {
                     if address.port() == 0 {
@@ -549,6 +594,12 @@ impl World {
 }
 
 impl Node {
+    /// Whether a socket has this port.
+    fn has_bound(&self, address: SocketAddr) -> bool {
+        let is_it = |bound: &&SocketAddr| bound.is_ipv6() == address.is_ipv6() && bound.port() == address.port();
+        address.port() != 0 && self.sockets.values().any(|bound| is_it(&bound))
+    }
+
     /// Tells the machine something.
     fn tell(&mut self, now: Instant, input: Input<'_>) {
         match &mut self.machine {
@@ -581,6 +632,13 @@ impl Node {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.any(|event| matches!(event, PeerEvent::Connected { .. }))
+    }
+}
+
+fn kind_of(error: netsim::TcpError) -> holepunch::ErrorKind {
+    match error {
+        netsim::TcpError::InUse => holepunch::ErrorKind::AddressInUse,
+        netsim::TcpError::NoAddress | netsim::TcpError::Released => holepunch::ErrorKind::Io,
     }
 }
 

@@ -61,6 +61,9 @@ pub const HOLEPUNCH_ERROR_POISONED: i32 = 22;
 pub const HOLEPUNCH_ERROR_UNSUPPORTED: i32 = 23;
 /// A limit of this library was reached.
 pub const HOLEPUNCH_ERROR_LIMIT_REACHED: i32 = 24;
+/// The peer speaks the text protocol of 2015 only. Reserved: endpoints of this library are not introduced to such
+/// peers.
+pub const HOLEPUNCH_ERROR_LEGACY_PEER: i32 = 25;
 
 const _: () = {
     assert!(HOLEPUNCH_ERROR_INVALID_ARGUMENT == ErrorKind::InvalidArgument.code());
@@ -87,7 +90,8 @@ const _: () = {
     assert!(HOLEPUNCH_ERROR_POISONED == ErrorKind::Poisoned.code());
     assert!(HOLEPUNCH_ERROR_UNSUPPORTED == ErrorKind::Unsupported.code());
     assert!(HOLEPUNCH_ERROR_LIMIT_REACHED == ErrorKind::LimitReached.code());
-    assert!(ErrorKind::ALL.len() == 24);
+    assert!(HOLEPUNCH_ERROR_LEGACY_PEER == ErrorKind::LegacyPeer.code());
+    assert!(ErrorKind::ALL.len() == 25);
 };
 
 /// The names with the NUL that C wants at their end.

@@ -24,7 +24,9 @@ use crate::{
 /// `servers` is one server `host[:port]` or several (default: HOLEPUNCH_SERVER, else 127.0.0.1:20000); `bind` one local
 /// address or several, at most one of each family (default: HOLEPUNCH_BIND, else any); `family` 4 or 6 to use only that;
 /// `secret` at least 16 bytes that both peers know and the server does not. With `thread=False` the program calls
-/// `process()` itself. Methods may be called from any thread, several at once.
+/// `process()` itself. For the classes of 2015: with `legacy=True` peers that speak their text protocol only may be
+/// introduced, and calls fail with `LegacyPeerError`, whose `peer` says where it is; `prefer_port` is used where
+/// `bind` leaves the port open and it is free. Methods may be called from any thread, several at once.
 #[pyclass(module = "holepunch", frozen)]
 pub(crate) struct Endpoint {
     inner: Mutex<Option<holepunch::Endpoint>>,
@@ -76,7 +78,11 @@ impl Endpoint {
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (servers=None, *, bind=None, family=None, secret=None, thread=true, _wakeup=false))]
+    #[pyo3(signature = (
+        servers=None, *, bind=None, family=None, secret=None, thread=true, legacy=false, prefer_port=None,
+        _wakeup=false
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "the settings of an endpoint, each by its name")]
     fn new(
         py: Python<'_>,
         servers: Option<&Bound<'_, PyAny>>,
@@ -84,9 +90,12 @@ impl Endpoint {
         family: Option<u8>,
         secret: Option<&Bound<'_, PyAny>>,
         thread: bool,
+        legacy: bool,
+        prefer_port: Option<u16>,
         _wakeup: bool,
     ) -> Result<Self> {
-        let mut builder = holepunch::Endpoint::builder().thread(thread).on_log(log::callback(py)?);
+        let builder = holepunch::Endpoint::builder().thread(thread).legacy(legacy);
+        let mut builder = builder.prefer_port(prefer_port.unwrap_or(0)).on_log(log::callback(py)?);
         let wakeup = _wakeup.then(Wakeup::new).transpose()?;
         if let Some(wakeup) = wakeup.clone() {
             builder = builder.on_change(move || wakeup.tell());

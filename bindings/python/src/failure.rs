@@ -46,6 +46,7 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         error.message(),
         error.hint(),
         error.os_code(),
+        error.legacy_peer().map(|peer| (peer.ip().to_string(), peer.port())),
     ))?;
     Ok(PyErr::from_value(instance))
 }

@@ -5,12 +5,15 @@
 //! After an introduction the other servers are left alone; the families of the one that made it go on, since each
 //! shows the listener one more of our addresses; and the CONNECT is repeated until the listener was heard, since the
 //! server does not repeat an introduction that was lost on its way.
+//!
+//! A server that says nothing over UDP is to be called over TCP, and asked along that connection too, as long as it was
+//! not heard over UDP.
 
 use alloc::{format, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
 
 use super::{
-    From, MAX_REFUSED_SENDS,
+    Call, From, LegacyPeer, MAX_REFUSED_SENDS, ToServer, Via, legacy_peer,
     registration::silent,
     transaction::{Due, Transaction},
 };
@@ -18,7 +21,7 @@ use crate::{
     Error, ErrorKind,
     address::canonical,
     config::Retransmission,
-    machine::{BoundSocket, Instant, NextWake, Random, SocketId, Timer, Transmit},
+    machine::{BoundSocket, Instant, NextWake, Random, StreamId, Timer},
     rendezvous::{ServerAddress, codes},
     wire::stun::{
         AttributeType, Builder, Class, Message, Method, Name, SessionId, TransactionId, Transports, WireCandidate,
@@ -40,6 +43,15 @@ pub(crate) struct LookupRequest {
     pub(crate) public_key: [u8; 32],
     pub(crate) transports: Transports,
     pub(crate) candidates: Vec<WireCandidate>,
+    /// Whether a peer of 2015 may be introduced.
+    pub(crate) legacy: bool,
+}
+
+/// Whom an answer introduces.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    Peer(LookupResult<'a>),
+    Legacy(LegacyPeer),
 }
 
 /// What an answer brings.
@@ -53,8 +65,15 @@ pub(crate) struct LookupResult<'a> {
 #[derive(Debug)]
 struct Ask {
     server: usize,
-    socket: SocketId,
+    via: Via,
     address: SocketAddr,
+    /// When it was asked first.
+    asked: Option<Instant>,
+    /// Whether the server has said anything, and more than to challenge us.
+    heard: bool,
+    answered: bool,
+    /// Whether a connection beside it was asked for.
+    called: bool,
     cookie: Option<Vec<u8>>,
     /// Where the server sees us.
     mapped: Option<SocketAddr>,
@@ -63,6 +82,34 @@ struct Ask {
     state: State,
     /// How long to rest after the next "not found".
     backoff: Duration,
+}
+
+impl Ask {
+    const fn new(server: usize, via: Via, address: SocketAddr, start: Instant, config: &Retransmission) -> Self {
+        Self {
+            server,
+            via,
+            address,
+            asked: None,
+            heard: false,
+            answered: false,
+            called: false,
+            cookie: None,
+            mapped: None,
+            refused_sends: 0,
+            state: State::Waiting(start),
+            backoff: config.initial,
+        }
+    }
+
+    /// When the server is to be called over TCP, should it not be heard before.
+    fn call_due(&self, config: &Retransmission) -> Option<Instant> {
+        if self.via.is_tcp() || self.heard || self.called {
+            return None;
+        }
+        let is_given_up = matches!(self.state, State::Done);
+        self.asked.map(|asked| if is_given_up { asked } else { asked + config.tcp_after })
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +140,8 @@ pub(crate) struct Lookup {
     /// Until when a listener that is not there is asked for again.
     wait_until: Instant,
     introduced_by: Option<usize>,
+    /// The listener was heard.
+    is_met: bool,
 }
 
 impl Lookup {
@@ -104,7 +153,7 @@ impl Lookup {
         wait_until: Instant,
     ) -> Self {
         let servers = servers.into_iter().map(|address| Server { address, verdict: None }).collect();
-        Self { config, max_backoff, request, servers, asks: Vec::new(), wait_until, introduced_by: None }
+        Self { config, max_backoff, request, servers, asks: Vec::new(), wait_until, introduced_by: None, is_met: false }
     }
 
     /// Begins to ask over these sockets: the first server now, each further one so much later.
@@ -116,29 +165,64 @@ impl Lookup {
         candidates: Vec<WireCandidate>,
     ) {
         self.request.candidates = candidates;
-        let backoff = self.config.initial;
         let mut start = now;
         for (number, server) in self.servers.iter().enumerate() {
             let before = self.asks.len();
             for socket in sockets {
                 let address = if socket.is_ipv6() { server.address.ipv6 } else { server.address.ipv4 };
                 let Some(address) = address else { continue };
-                let state = State::Waiting(start);
-                self.asks.push(Ask {
-                    server: number,
-                    socket: socket.id,
-                    address,
-                    cookie: None,
-                    mapped: None,
-                    refused_sends: 0,
-                    state,
-                    backoff,
-                });
+                self.asks.push(Ask::new(number, Via::Udp(socket.id), address, start, &self.config));
             }
             if self.asks.len() > before {
                 start = start + stagger;
             }
         }
+    }
+
+    /// Which servers are to be called over TCP from now on: those that have said nothing over UDP for too long. Each is
+    /// told once.
+    pub(crate) fn take_calls(&mut self, now: Instant) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for number in 0..self.servers.len() {
+            let is_superseded = self.introduced_by.is_some_and(|introducer| introducer != number);
+            let is_heard = self.asks.iter().any(|ask| ask.server == number && ask.heard && !ask.via.is_tcp());
+            let is_unwanted = is_superseded || is_heard || self.is_met;
+            let config = self.config;
+            for ask in self.asks.iter_mut().filter(|ask| ask.server == number) {
+                if ask.call_due(&config).is_some_and(|due| now >= due) {
+                    ask.called = true;
+                    let deadline = ask.asked.map(|asked| asked + config.silence);
+                    if !is_unwanted {
+                        calls.push(Call { server: ask.address, deadline });
+                    }
+                }
+            }
+        }
+        calls
+    }
+
+    /// Whether a connection to this server is of any use: it made the introduction, or may, and has not answered over UDP.
+    pub(crate) fn needs(&self, server: SocketAddr) -> bool {
+        let is_there = |ask: &&Ask| ask.address == server && !ask.via.is_tcp();
+        let Some(number) = self.asks.iter().find(is_there).map(|ask| ask.server) else { return false };
+        let is_superseded = self.introduced_by.is_some_and(|introducer| introducer != number);
+        !is_superseded && !self.asks.iter().any(|ask| ask.server == number && ask.answered && !ask.via.is_tcp())
+    }
+
+    /// Asks along a connection that is open now.
+    pub(crate) fn add_connection(&mut self, now: Instant, stream: StreamId, server: SocketAddr) {
+        let is_there = |ask: &&Ask| ask.address == server && !ask.via.is_tcp();
+        let Some(number) = self.asks.iter().find(is_there).map(|ask| ask.server) else { return };
+        let mut ask = Ask::new(number, Via::Tcp(stream), server, now, &self.config);
+        if self.is_met {
+            ask.state = State::Done;
+        }
+        self.asks.push(ask);
+    }
+
+    /// A connection is no more.
+    pub(crate) fn remove_connection(&mut self, stream: StreamId) {
+        self.asks.retain(|ask| ask.via != Via::Tcp(stream));
     }
 
     /// Where the listener was told that we are, or the server sees us.
@@ -154,6 +238,7 @@ impl Lookup {
 
     /// The listener was heard: nothing more to ask.
     pub(crate) fn peer_heard(&mut self) {
+        self.is_met = true;
         for ask in &mut self.asks {
             ask.state = State::Done;
         }
@@ -166,22 +251,30 @@ impl Lookup {
         random: &mut Random,
         from: From,
         message: &Message<'a>,
-    ) -> Option<Option<LookupResult<'a>>> {
+    ) -> Option<Option<Found<'a>>> {
         if message.method() != Method::CONNECT {
             return None;
         }
         let id = message.transaction_id();
         let config = self.config;
         let ask = self.asks.iter_mut().find(|ask| {
-            ask.socket == from.socket
+            ask.via == from.via
                 && ask.address == from.remote
                 && matches!(ask.state, State::Asking(known) | State::Introduced(known) if known.id == id)
         })?;
         ask.refused_sends = 0;
+        ask.heard = true;
         ask.mapped = message.xor_mapped_address().map(canonical).or(ask.mapped);
         let server = ask.server;
+        let config = if ask.via.is_tcp() { config.over_tcp() } else { config };
         match message.class() {
             Class::Success => {
+                ask.answered = true;
+                if self.request.legacy && message.legacy().is_some() {
+                    let address = legacy_peer(message)?;
+                    self.peer_heard();
+                    return Some(Some(Found::Legacy(LegacyPeer { session: self.request.session, address })));
+                }
                 if let State::Asking(transaction) = ask.state {
                     ask.state = State::Introduced(transaction);
                 }
@@ -190,11 +283,11 @@ impl Lookup {
                 for other in self.asks.iter_mut().filter(|other| other.server != introducer) {
                     other.state = State::Done;
                 }
-                Some(Some(LookupResult {
+                Some(Some(Found::Peer(LookupResult {
                     public_key,
                     candidates: message.candidates().collect(),
                     route: message.route().unwrap_or_default(),
-                }))
+                })))
             }
             Class::Error => {
                 let code = message.error_code().map_or(0, |error| error.code);
@@ -206,11 +299,13 @@ impl Lookup {
                         }
                     }
                     (codes::NOT_FOUND, _) if now + ask.backoff <= self.wait_until => {
+                        ask.answered = true;
                         ask.state = State::Waiting(now + ask.backoff);
                         ask.backoff = (ask.backoff * 2).min(self.max_backoff);
                         self.start_next_server(now, server);
                     }
                     _ => {
+                        ask.answered = true;
                         // What one family was told the others of this server need not ask again.
                         for same in self.asks.iter_mut().filter(|same| same.server == server) {
                             if !matches!(same.state, State::Introduced(_)) {
@@ -229,7 +324,7 @@ impl Lookup {
 
     /// The system would not send there.
     pub(crate) fn handle_send_failed(&mut self, to: From, error: &Error) {
-        for ask in self.asks.iter_mut().filter(|ask| ask.socket == to.socket && ask.address == to.remote) {
+        for ask in self.asks.iter_mut().filter(|ask| ask.via == to.via && ask.address == to.remote) {
             ask.refused_sends = ask.refused_sends.saturating_add(1);
             if ask.refused_sends >= MAX_REFUSED_SENDS && matches!(ask.state, State::Asking(_)) {
                 ask.state = State::Done;
@@ -271,19 +366,21 @@ impl Lookup {
         server.verdict = Some(Error::new(kind, message));
     }
 
-    /// Sends what is due; an error when no server can help any more.
+    /// Sends what is due; an error when no server can help any more, and none is being called (`calling`).
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         random: &mut Random,
-        transmits: &mut Vec<Transmit>,
+        calling: bool,
+        messages: &mut Vec<ToServer>,
     ) -> Result<(), Error> {
-        let config = self.config;
         let mut fell_silent = Vec::new();
         for ask in &mut self.asks {
+            let config = if ask.via.is_tcp() { self.config.over_tcp() } else { self.config };
             if let State::Waiting(start) = ask.state
                 && now >= start
             {
+                ask.asked.get_or_insert(now);
                 ask.state = State::Asking(Transaction::new(now, &config, random));
             }
             let (State::Asking(transaction) | State::Introduced(transaction)) = &mut ask.state else { continue };
@@ -291,7 +388,7 @@ impl Lookup {
                 Due::Nothing => {}
                 Due::Send => {
                     let payload = request(transaction.id, &self.request, ask.cookie.as_deref());
-                    transmits.push(Transmit { socket: ask.socket, source: None, destination: ask.address, payload });
+                    messages.push(ToServer { via: ask.via, server: ask.address, payload });
                 }
                 Due::Silent => {
                     ask.state = State::Done;
@@ -303,17 +400,22 @@ impl Lookup {
             let over = self.asks.iter().filter(|ask| ask.server == server).all(|ask| matches!(ask.state, State::Done));
             if let Some(server) = self.servers.get_mut(server)
                 && over
+                && !calling
                 && server.verdict.as_ref().is_none_or(|error| error.kind() == ErrorKind::ServerUnreachable)
             {
                 server.verdict = Some(silent(&server.address.label));
             }
         }
         let is_over = self.asks.iter().all(|ask| matches!(ask.state, State::Done));
-        if is_over && self.introduced_by.is_none() { Err(self.verdict()) } else { Ok(()) }
+        if is_over && !calling && self.introduced_by.is_none() { Err(self.verdict()) } else { Ok(()) }
     }
 
     fn verdict(&self) -> Error {
-        codes::most_telling(self.servers.iter().filter_map(|server| server.verdict.as_ref())).unwrap_or_else(|| {
+        // Without a verdict a server was asked, and its connection has come to nothing in the end.
+        let silences = self.asks.iter().filter_map(|ask| self.servers.get(ask.server));
+        let silences: Vec<_> = silences.map(|server| silent(&server.address.label)).collect();
+        let verdicts = self.servers.iter().filter_map(|server| server.verdict.as_ref());
+        codes::most_telling(verdicts).or_else(|| codes::most_telling(silences.iter())).unwrap_or_else(|| {
             Error::new(ErrorKind::ServerUnreachable, "no server has an address of a family that is in use here")
         })
     }
@@ -321,6 +423,7 @@ impl Lookup {
     pub(crate) fn next_wake(&self) -> NextWake {
         let mut wake = NextWake::never();
         for ask in &self.asks {
+            wake.at(ask.call_due(&self.config), Timer::Server);
             match &ask.state {
                 State::Waiting(start) => wake.at(Some(*start), Timer::Server),
                 State::Asking(transaction) | State::Introduced(transaction) => {
@@ -337,6 +440,9 @@ fn request(transaction: TransactionId, request: &LookupRequest, cookie: Option<&
     let mut builder = Builder::new(Class::Request, Method::CONNECT, transaction).version().session_id(request.session);
     if let Some(cookie) = cookie {
         builder = builder.attribute(AttributeType::NONCE, cookie);
+    }
+    if request.legacy {
+        builder = builder.legacy(0);
     }
     builder = builder.public_key(&request.public_key).transports(request.transports);
     builder = match &request.asked {

@@ -9,6 +9,9 @@
 //!   introduction of the time before can be replayed.
 //!
 //! A server that falls silent after it had confirmed is asked on, for ever: a restart must not end a listener.
+//!
+//! A server that says nothing over UDP is to be called over TCP, and the same is said along that connection: until it
+//! confirms over UDP after all, which is tried again once in a while.
 
 use alloc::{format, string::String, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
@@ -16,14 +19,14 @@ use core::{net::SocketAddr, time::Duration};
 use zeroize::Zeroizing;
 
 use super::{
-    From, MAX_REFUSED_SENDS,
+    Call, From, LegacyPeer, MAX_REFUSED_SENDS, ToServer, Via, legacy_peer,
     replay::ReplayWindow,
     transaction::{Due, Transaction},
 };
 use crate::{
     Error, ErrorKind,
     config::Retransmission,
-    machine::{Instant, NextWake, Random, SocketId, Timer, Transmit},
+    machine::{Instant, NextWake, Random, StreamId, Timer},
     rendezvous::codes,
     wire::stun::{
         AttributeType, Builder, Class, Integrity, Message, Method, Name, RegistrationId, SessionId, Transports,
@@ -37,6 +40,9 @@ const KEEPALIVE_RANGE: (u32, u32) = (5, 300);
 /// How long a server that fell silent is left alone before it is asked again: it must have us back within a keepalive.
 const REST: Duration = Duration::from_secs(10);
 
+/// How long UDP is left alone while the server is talked to over TCP. A network changes seldom.
+const UDP_REST: Duration = Duration::from_secs(60);
+
 /// What the listener says of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Listing {
@@ -44,6 +50,8 @@ pub(crate) struct Listing {
     pub(crate) public_key: [u8; 32],
     pub(crate) transports: Transports,
     pub(crate) candidates: Vec<WireCandidate>,
+    /// Whether the listener can meet peers of 2015.
+    pub(crate) legacy: bool,
 }
 
 /// What a registration tells its owner.
@@ -57,6 +65,13 @@ pub(crate) enum RegistrationResult {
     Log(String),
 }
 
+/// Whom the server introduces.
+#[derive(Debug)]
+pub(crate) enum Stranger<'a> {
+    Peer(Introduced<'a>),
+    Legacy(LegacyPeer),
+}
+
 /// A connector, as the server introduces it.
 #[derive(Debug)]
 pub(crate) struct Introduced<'a> {
@@ -67,18 +82,24 @@ pub(crate) struct Introduced<'a> {
     pub(crate) candidates: Vec<WireCandidate>,
 }
 
-/// The conversation over one socket.
+/// The conversation over one socket, or along one connection.
 #[derive(Debug)]
 struct Family {
-    socket: SocketId,
+    via: Via,
     server: SocketAddr,
     state: State,
     mapped: Option<SocketAddr>,
     cookie: Option<Vec<u8>>,
     /// The server has confirmed what it was told last.
     was_confirmed: bool,
-    /// The server has confirmed at least once: it is worth asking on.
+    /// The server has confirmed at least once.
     is_alive: bool,
+    /// The server has confirmed, and has not been silent since.
+    is_up: bool,
+    /// Since when the server is asked and says nothing.
+    mute_since: Option<Instant>,
+    /// Whether a connection beside it was asked for since the server has confirmed.
+    called: bool,
     /// Whether everything must be said (again).
     full: bool,
     /// Which version of the listing was said last, and which the server has.
@@ -99,8 +120,45 @@ enum State {
 }
 
 impl Family {
+    const fn new(via: Via, server: SocketAddr, state: State) -> Self {
+        Self {
+            via,
+            server,
+            state,
+            mapped: None,
+            cookie: None,
+            was_confirmed: false,
+            is_alive: false,
+            is_up: false,
+            mute_since: None,
+            called: false,
+            full: true,
+            said: 0,
+            told: 0,
+            refused_sends: 0,
+            unreachable: None,
+        }
+    }
+
+    /// The timing of its requests. Along a connection nothing is repeated.
+    const fn timing(&self, config: &Retransmission) -> Retransmission {
+        match self.via {
+            Via::Udp(_) => *config,
+            Via::Tcp(_) => Retransmission { initial: config.silence, maximum: config.silence, ..*config },
+        }
+    }
+
+    /// When the server is to be called over TCP, should it say nothing over this socket.
+    fn call_due(&self, config: &Retransmission) -> Option<Instant> {
+        if self.via.is_tcp() || self.is_up || self.called {
+            return None;
+        }
+        self.mute_since.map(|since| if matches!(self.state, State::Silent) { since } else { since + config.tcp_after })
+    }
+
     /// Asks again, with what was learned; a request that is under way keeps its deadline.
     fn repeat(&mut self, now: Instant, config: &Retransmission, random: &mut Random) {
+        let config = &self.timing(config);
         let transaction = match &self.state {
             State::Asking(transaction) => transaction.again(now, config, random),
             State::Resting(_) | State::Silent => Transaction::new(now, config, random),
@@ -122,6 +180,8 @@ pub(crate) struct Registration {
     families: Vec<Family>,
     replay: ReplayWindow,
     keepalive: Duration,
+    /// Which kind of way the owner knows it to be registered by: a connection?
+    told_tcp: Option<bool>,
     /// When the goodbye is due, and how many were sent.
     farewell: Option<(Transaction, u8)>,
 }
@@ -138,6 +198,7 @@ impl Registration {
             families: Vec::new(),
             replay: ReplayWindow::default(),
             keepalive: Duration::from_secs(25),
+            told_tcp: None,
             farewell: None,
         }
     }
@@ -147,23 +208,80 @@ impl Registration {
         &self.label
     }
 
-    /// Talks to the server over this socket too, at once.
-    pub(crate) fn add_family(&mut self, now: Instant, socket: SocketId, server: SocketAddr, random: &mut Random) {
-        let state = State::Asking(Transaction::new(now, &self.config, random));
-        self.families.push(Family {
-            socket,
-            server,
-            state,
-            mapped: None,
-            cookie: None,
-            was_confirmed: false,
-            is_alive: false,
-            full: true,
-            said: 0,
-            told: 0,
-            refused_sends: 0,
-            unreachable: None,
-        });
+    /// Talks to the server this way too, at once.
+    pub(crate) fn add_family(&mut self, now: Instant, via: Via, server: SocketAddr, random: &mut Random) {
+        let mut family = Family::new(via, server, State::Silent);
+        family.repeat(now, &self.config, random);
+        self.families.push(family);
+    }
+
+    /// Talks to the server along a connection that is open now, if it is one of this server's addresses.
+    pub(crate) fn add_connection(&mut self, now: Instant, stream: StreamId, server: SocketAddr, random: &mut Random) {
+        if !self.needs(server) {
+            return;
+        }
+        for family in self.families.iter_mut().filter(|family| matches!(family.state, State::Silent)) {
+            family.state = State::Resting(now + UDP_REST);
+        }
+        self.add_family(now, Via::Tcp(stream), server, random);
+    }
+
+    /// A connection is no more.
+    pub(crate) fn remove_connection(&mut self, stream: StreamId) {
+        self.families.retain(|family| family.via != Via::Tcp(stream));
+    }
+
+    /// Connections along which the server says nothing.
+    pub(crate) fn dead_connections(&self) -> Vec<StreamId> {
+        let silent = self.families.iter().filter(|family| matches!(family.state, State::Silent));
+        silent.filter_map(|family| if let Via::Tcp(stream) = family.via { Some(stream) } else { None }).collect()
+    }
+
+    /// Which of the server's addresses are to be called over TCP from now on: those that say nothing over UDP. Each is told
+    /// once.
+    pub(crate) fn take_calls(&mut self, now: Instant) -> Vec<Call> {
+        let config = self.config;
+        let is_up = self.families.iter().any(|family| family.is_up && !family.via.is_tcp());
+        let is_alive = self.is_alive();
+        let mut calls = Vec::new();
+        for family in &mut self.families {
+            if family.call_due(&config).is_some_and(|due| now >= due) {
+                family.called = true;
+                // One that was there will come back.
+                let deadline = family.mute_since.filter(|_| !is_alive).map(|since| since + config.silence);
+                if !is_up {
+                    calls.push(Call { server: family.server, deadline });
+                }
+            }
+        }
+        calls
+    }
+
+    /// Whether a connection to this address is of any use: it is the server's, and UDP does not get through to that.
+    pub(crate) fn needs(&self, server: SocketAddr) -> bool {
+        let mut over_udp = self.families.iter().filter(|family| !family.via.is_tcp());
+        over_udp.clone().any(|family| family.server == server) && !over_udp.any(|family| family.is_up)
+    }
+
+    /// Whether the server has ever confirmed.
+    fn is_alive(&self) -> bool {
+        self.told_tcp.is_some()
+    }
+
+    /// Whether this is an address of the server's.
+    pub(crate) fn is_at(&self, server: SocketAddr) -> bool {
+        self.families.iter().any(|family| family.server == server)
+    }
+
+    /// The way by which the server has us, if it is the one at this address.
+    pub(crate) fn via(&self, server: SocketAddr) -> Option<Via> {
+        let up = self.families.iter().filter(|family| family.server == server && family.is_up);
+        up.min_by_key(|family| family.via.is_tcp()).map(|family| family.via)
+    }
+
+    /// Whether the server has us over TCP only.
+    pub(crate) fn is_over_tcp(&self) -> bool {
+        !self.families.iter().any(|family| family.is_up && !family.via.is_tcp())
     }
 
     /// Whether it has any socket to talk over.
@@ -176,6 +294,11 @@ impl Registration {
         self.families.iter().filter_map(|family| family.mapped)
     }
 
+    /// Those of them that datagrams come from.
+    pub(crate) fn mapped_over_udp(&self) -> impl Iterator<Item = SocketAddr> {
+        self.families.iter().filter(|family| !family.via.is_tcp()).filter_map(|family| family.mapped)
+    }
+
     /// Says everything anew where it differs from what was said.
     pub(crate) fn set_candidates(&mut self, now: Instant, candidates: Vec<WireCandidate>, random: &mut Random) {
         if self.listing.candidates == candidates {
@@ -185,7 +308,7 @@ impl Registration {
         self.version += 1;
         for family in self.families.iter_mut().filter(|family| matches!(family.state, State::Resting(_))) {
             family.full = true;
-            family.state = State::Asking(Transaction::new(now, &self.config, random));
+            family.repeat(now, &self.config, random);
         }
     }
 
@@ -219,11 +342,13 @@ impl Registration {
         }
         let config = self.config;
         let family = self.families.iter_mut().find(|family| {
-            family.socket == from.socket
+            family.via == from.via
                 && family.server == from.remote
                 && matches!(family.state, State::Asking(transaction) if transaction.id == id)
         })?;
         family.refused_sends = 0;
+        family.mute_since = None;
+        let config = family.timing(&config);
         let mut results = Vec::new();
         match message.class() {
             Class::Success if message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid => {
@@ -245,7 +370,17 @@ impl Registration {
                 }
                 family.was_confirmed = true;
                 family.is_alive = true;
+                family.is_up = true;
+                family.called = false;
                 family.mapped = mapped;
+                if !from.via.is_tcp() {
+                    self.leave_connections(now, from, random);
+                }
+                let over_tcp = self.is_over_tcp();
+                if self.told_tcp != Some(over_tcp) && results.is_empty() {
+                    results.push(RegistrationResult::Registered);
+                }
+                self.told_tcp = Some(over_tcp);
             }
             Class::Error => {
                 let code = message.error_code().map_or(0, |error| error.code);
@@ -272,10 +407,23 @@ impl Registration {
         Some(results)
     }
 
+    /// UDP gets through: connections are of no use any more. The server may have us along one, and forget us when it ends;
+    /// so it is told anew.
+    fn leave_connections(&mut self, now: Instant, from: From, random: &mut Random) {
+        let before = self.families.len();
+        self.families.retain(|family| !family.via.is_tcp());
+        if self.families.len() < before
+            && let Some(family) = self.families.iter_mut().find(|family| family.via == from.via)
+        {
+            family.full = true;
+            family.repeat(now, &self.config, random);
+        }
+    }
+
     /// The system would not send there; of interest before the server has confirmed.
     pub(crate) fn handle_send_failed(&mut self, to: From, error: &Error) {
         for family in &mut self.families {
-            if family.socket != to.socket || family.server != to.remote {
+            if family.via != to.via || family.server != to.remote {
                 continue;
             }
             family.refused_sends = family.refused_sends.saturating_add(1);
@@ -315,61 +463,80 @@ impl Registration {
     }
 
     /// Whether the message is an introduction by this server; if so, of whom. A replay is none.
-    pub(crate) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Introduced<'a>> {
+    pub(crate) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Stranger<'a>> {
         let is_ours = message.registration_id() == Some(self.id)
-            && self.families.iter().any(|family| family.socket == from.socket && family.server == from.remote)
+            && self.families.iter().any(|family| family.via == from.via && family.server == from.remote)
             && message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid;
         if !is_ours || !self.replay.accept(message.sequence()?) {
             return None;
         }
-        Some(Introduced {
-            session: message.session_id()?,
+        let session = message.session_id()?;
+        if self.listing.legacy && message.legacy().is_some() {
+            return Some(Stranger::Legacy(LegacyPeer { session, address: legacy_peer(message)? }));
+        }
+        Some(Stranger::Peer(Introduced {
+            session,
             public_key: message.public_key()?,
             transports: message.transports().unwrap_or_default(),
             route: message.route().unwrap_or_default(),
             candidates: message.candidates().collect(),
-        })
+        }))
     }
 
-    /// Sends what is due.
+    /// Sends what is due. A server that is being called over TCP (`calling`) is not given up yet.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         random: &mut Random,
-        transmits: &mut Vec<Transmit>,
+        calling: bool,
+        messages: &mut Vec<ToServer>,
     ) -> Vec<RegistrationResult> {
         if self.farewell.is_some() {
-            self.say_goodbye(now, transmits);
+            self.say_goodbye(now, messages);
             return Vec::new();
         }
         let mut results = Vec::new();
-        let config = self.config;
+        let is_alive = self.is_alive();
+        let has_connection = self.families.iter().any(|family| family.via.is_tcp());
         for index in 0..self.families.len() {
             let Some(family) = self.families.get_mut(index) else { continue };
+            let config = family.timing(&self.config);
             if let State::Resting(until) = family.state
                 && now >= until
             {
                 family.state = State::Asking(Transaction::new(now, &config, random));
             }
             let State::Asking(transaction) = &mut family.state else { continue };
+            family.mute_since.get_or_insert(now);
             let id = transaction.id;
             match transaction.poll(now, &config) {
                 Due::Nothing => {}
                 Due::Send => {
                     family.said = self.version;
                     let payload = request(id, self.id, &self.key, family, &self.listing);
-                    let (socket, destination) = (family.socket, family.server);
-                    transmits.push(Transmit { socket, source: None, destination, payload });
+                    messages.push(ToServer { via: family.via, server: family.server, payload });
                 }
-                Due::Silent if family.is_alive => {
-                    results.push(RegistrationResult::Log(format!("{} does not answer; asking on", self.label)));
-                    family.state = State::Resting(now + REST);
+                Due::Silent => {
+                    let was_up = core::mem::replace(&mut family.is_up, false);
+                    family.state = match family.via {
+                        Via::Udp(_) if has_connection => State::Resting(now + UDP_REST),
+                        Via::Udp(_) if is_alive => State::Resting(now + REST),
+                        Via::Udp(_) | Via::Tcp(_) => State::Silent,
+                    };
+                    if was_up {
+                        results.push(RegistrationResult::Log(format!("{} does not answer; asking on", self.label)));
+                    }
                 }
-                Due::Silent => family.state = State::Silent,
+            }
+        }
+        if !has_connection && !is_alive && !calling {
+            // What rested beside a connection that came to nothing in the end.
+            for family in self.families.iter_mut().filter(|family| matches!(family.state, State::Resting(_))) {
+                family.state = State::Silent;
             }
         }
         let all_silent = self.families.iter().all(|family| matches!(family.state, State::Silent));
-        if all_silent && self.has_family() {
+        if all_silent && self.has_family() && !calling {
             let unreachable = self.families.iter().map(|family| family.unreachable.clone());
             let all = unreachable.collect::<Option<Vec<_>>>().and_then(|mut errors| errors.pop());
             results.push(RegistrationResult::Failed(all.unwrap_or_else(|| silent(&self.label))));
@@ -377,7 +544,7 @@ impl Registration {
         results
     }
 
-    fn say_goodbye(&mut self, now: Instant, transmits: &mut Vec<Transmit>) {
+    fn say_goodbye(&mut self, now: Instant, messages: &mut Vec<ToServer>) {
         /// So often is it said, should it go unanswered.
         const GOODBYES: u8 = 4;
         let Some((transaction, sent)) = &mut self.farewell else { return };
@@ -393,8 +560,7 @@ impl Registration {
                         .integrity_sha256(&self.key[..])
                         .fingerprint()
                         .finish();
-                    let (socket, destination) = (family.socket, family.server);
-                    transmits.push(Transmit { socket, source: None, destination, payload });
+                    messages.push(ToServer { via: family.via, server: family.server, payload });
                 }
             }
             Due::Send | Due::Silent => self.families.clear(),
@@ -410,6 +576,7 @@ impl Registration {
             return wake;
         }
         for family in &self.families {
+            wake.at(family.call_due(&self.config), Timer::Server);
             match &family.state {
                 State::Asking(transaction) => wake.at(Some(transaction.next()), Timer::Server),
                 State::Resting(until) => wake.at(Some(*until), Timer::Keepalive),
@@ -444,6 +611,8 @@ fn request(
         builder = builder.registration_key(key).public_key(&listing.public_key).transports(listing.transports);
         if let Some(name) = &listing.name {
             builder = builder.name(name);
+        } else if listing.legacy {
+            builder = builder.legacy(0);
         }
         builder = builder.candidates(&listing.candidates);
     }

@@ -172,7 +172,7 @@ impl Server {
             Input::TcpAccepted { stream, local, remote, .. } => {
                 self.accept_stream(now, stream, canonical(local), canonical(remote));
             }
-            Input::TcpFailed { stream } => self.forget_stream(stream),
+            Input::TcpFailed { stream, .. } => self.forget_stream(stream),
             _ => {}
         }
     }

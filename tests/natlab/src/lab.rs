@@ -102,6 +102,12 @@ impl Host {
         self.namespace.within(work)
     }
 
+    /// Lets no program send UDP any more: it is told so.
+    pub fn refuse_udp(&self) -> io::Result<()> {
+        let hook = "type filter hook output priority filter;";
+        self.namespace.nft(&format!("table inet local {{\nchain output {{\n{hook}\nmeta l4proto udp drop\n}}\n}}\n"))
+    }
+
     /// Starts a program inside; it is killed when the guard is dropped.
     pub fn spawn(&self, mut command: Command) -> io::Result<Program> {
         self.namespace.confine(&mut command);
@@ -139,6 +145,11 @@ impl Site {
     pub fn forward_udp(&self, port: u16, to: &Host) -> io::Result<()> {
         let to = to.address();
         self.router.nft(&format!("add rule ip nat prerouting iifname \"wan\" udp dport {port} dnat to {to}\n"))
+    }
+
+    /// Lets no UDP through any more, in either direction.
+    pub fn block_udp(&self) -> io::Result<()> {
+        self.router.nft("insert rule inet filter forward meta l4proto udp drop\n")
     }
 
     fn inside_v4(&self, host: u8) -> (Ipv4Addr, u8) {

@@ -26,7 +26,7 @@ impl Lab {
     }
 
     pub(super) fn fail(&mut self, stream: u32) {
-        self.server.handle_input(self.now, Input::TcpFailed { stream: StreamId(FIRST + stream) });
+        self.server.handle_input(self.now, Input::TcpFailed { stream: StreamId(FIRST + stream), at_once: false });
     }
 
     pub(super) fn asked(&mut self) -> Asked {
@@ -35,6 +35,7 @@ impl Lab {
             TcpRequest::Send { stream, bytes } => (stream.0 - FIRST, Some(bytes)),
             TcpRequest::Close { stream } => (stream.0 - FIRST, None),
             other @ (TcpRequest::Reserve { .. }
+            | TcpRequest::Abort { .. }
             | TcpRequest::Listen { .. }
             | TcpRequest::Connect { .. }
             | TcpRequest::Release { .. }) => panic!("{other:?}"),

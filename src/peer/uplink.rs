@@ -1,0 +1,280 @@
+//! Connections to servers that UDP does not get through to: called, greeted, made anew when they break.
+//!
+//! Each has a port of its own, for a connect needs one. Which servers are called is for a lookup or a registration to say; so
+//! is for how long: a server that was never heard until its deadline is given up, and one without a deadline is called
+//! again and again, after 1 s, 2 s, 4 s and so on, as is one whose connection broke. A server that the system itself will not
+//! connect to is given up too, if it has a deadline.
+
+use alloc::vec::Vec;
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::session::{Context, StreamNews};
+use crate::{
+    Error,
+    machine::{Instant, Level, NextWake, PortId, StreamId, TcpRequest, Timer},
+    rendezvous::client::{Call, Connection, From, Read, Via},
+};
+
+/// A server that takes connections and ends them again is given up after so many, unless it was of use before.
+const MAX_BREAKS: u8 = 8;
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// The port is asked for.
+    Reserving,
+    /// A connection is there, or being made.
+    Calling(Connection),
+    /// It broke; the next is made then.
+    Broken(Instant),
+    /// Not to be had; the port is given back.
+    GivenUp,
+}
+
+#[derive(Debug)]
+struct Uplink {
+    server: SocketAddr,
+    /// The local address.
+    ip: IpAddr,
+    port: PortId,
+    state: State,
+    /// Until when the server must have answered.
+    deadline: Option<Instant>,
+    /// How long to wait when it breaks next, and how often it did.
+    backoff: Duration,
+    breaks: u8,
+}
+
+/// The connections of one listener, or of one connector's session.
+#[derive(Debug)]
+pub(super) struct Uplinks {
+    /// The local addresses to connect from.
+    bind: Vec<IpAddr>,
+    /// A server that was talked to is called for ever when its connection breaks.
+    persistent: bool,
+    uplinks: Vec<Uplink>,
+}
+
+/// What became of a connection to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UplinkNews {
+    /// Nothing that others need to know.
+    None,
+    /// Messages may be sent along it.
+    Opened(StreamId, SocketAddr),
+    /// It is no more.
+    Lost(StreamId),
+    /// It has brought a message, which is what was read.
+    Message(From),
+}
+
+impl Uplinks {
+    pub(super) fn new(bind: &[SocketAddr]) -> Self {
+        Self { bind: bind.iter().map(SocketAddr::ip).collect(), persistent: false, uplinks: Vec::new() }
+    }
+
+    /// From now on servers are called for ever: they have been of use.
+    pub(super) fn persist(&mut self) {
+        self.persistent = true;
+        for uplink in &mut self.uplinks {
+            uplink.deadline = None;
+        }
+    }
+
+    /// Calls a server, unless that was done before.
+    pub(super) fn call(&mut self, cx: &mut Context<'_>, call: Call) {
+        let Call { server, deadline } = call;
+        if let Some(known) = self.uplinks.iter_mut().find(|known| known.server == server) {
+            if let State::GivenUp = known.state {
+                known.deadline = deadline;
+                known.port = reserve(cx, known.ip);
+                known.state = State::Reserving;
+            }
+            return;
+        }
+        let Some(ip) = self.bind.iter().find(|ip| ip.is_ipv6() == server.is_ipv6()) else { return };
+        let (port, backoff) = (reserve(cx, *ip), cx.config.reconnect);
+        self.uplinks.push(Uplink { server, ip: *ip, port, state: State::Reserving, deadline, backoff, breaks: 0 });
+    }
+
+    /// Whether a server that is meant may still become one that can be talked to.
+    pub(super) fn is_calling(&self, is_meant: impl Fn(SocketAddr) -> bool) -> bool {
+        let is_calling = |uplink: &Uplink| match &uplink.state {
+            State::Reserving | State::Broken(_) => true,
+            State::Calling(connection) => !connection.is_open(),
+            State::GivenUp => false,
+        };
+        self.uplinks.iter().any(|uplink| is_calling(uplink) && is_meant(uplink.server))
+    }
+
+    /// Closes those that are of no use any more.
+    pub(super) fn retain(&mut self, cx: &mut Context<'_>, is_needed: impl Fn(SocketAddr) -> bool) {
+        self.uplinks.retain_mut(|uplink| {
+            let keep = is_needed(uplink.server);
+            if !keep {
+                uplink.give_up(cx);
+            }
+            keep
+        });
+    }
+
+    pub(super) fn owns(&self, stream: StreamId) -> bool {
+        self.uplinks.iter().any(|uplink| uplink.stream() == Some(stream))
+    }
+
+    /// Notes what became of a port; whether it is one of these.
+    pub(super) fn handle_reserved(
+        &mut self,
+        cx: &mut Context<'_>,
+        port: PortId,
+        result: &Result<SocketAddr, Error>,
+    ) -> bool {
+        let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.port == port) else { return false };
+        match result {
+            Ok(_) => uplink.connect(cx),
+            Err(error) => {
+                cx.log(Level::Warn, alloc::format!("no port to call {} from: {error}", uplink.server));
+                uplink.give_up(cx);
+            }
+        }
+        true
+    }
+
+    /// Takes in what became of a connection, if it is one of these.
+    pub(super) fn handle_stream(&mut self, cx: &mut Context<'_>, stream: StreamId, news: StreamNews) -> UplinkNews {
+        let persistent = self.persistent;
+        let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.stream() == Some(stream)) else {
+            return UplinkNews::None;
+        };
+        let State::Calling(connection) = &mut uplink.state else { return UplinkNews::None };
+        match news {
+            StreamNews::Connected(_) => match connection.handle_connected(false) {
+                Some(greeting) => {
+                    cx.tcp(greeting);
+                    UplinkNews::None
+                }
+                None => uplink.opened(cx, stream),
+            },
+            StreamNews::Failed { at_once: true } if uplink.deadline.is_some() => {
+                uplink.state = State::Broken(cx.now);
+                uplink.give_up(cx);
+                UplinkNews::Lost(stream)
+            }
+            StreamNews::Failed { .. } => {
+                uplink.broke(cx, persistent);
+                UplinkNews::Lost(stream)
+            }
+        }
+    }
+
+    /// Takes in what a server says, if it is one of these; how much of it, and what came of it.
+    pub(super) fn handle_data(&mut self, cx: &mut Context<'_>, stream: StreamId, bytes: &[u8]) -> (usize, UplinkNews) {
+        let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.stream() == Some(stream)) else {
+            return (0, UplinkNews::None);
+        };
+        let State::Calling(connection) = &mut uplink.state else { return (0, UplinkNews::None) };
+        match connection.read(bytes) {
+            Read::Nothing => (0, UplinkNews::None),
+            Read::Greeting(length) if connection.server_is_current() => (length, uplink.opened(cx, stream)),
+            Read::Greeting(length) => (length, UplinkNews::None),
+            Read::Message(length) => {
+                (length, UplinkNews::Message(From { via: Via::Tcp(stream), remote: uplink.server }))
+            }
+            Read::Nonsense => {
+                self.hang_up(cx, stream);
+                (bytes.len(), UplinkNews::Lost(stream))
+            }
+        }
+    }
+
+    /// Ends a connection along which nothing useful comes; a new one is made after a while.
+    pub(super) fn hang_up(&mut self, cx: &mut Context<'_>, stream: StreamId) {
+        if let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.stream() == Some(stream)) {
+            cx.tcp(TcpRequest::Close { stream });
+            uplink.broke(cx, self.persistent);
+        }
+    }
+
+    /// Gives up what has taken too long, and calls again what broke.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        for uplink in &mut self.uplinks {
+            if uplink.deadline.is_some_and(|deadline| cx.now >= deadline) {
+                uplink.give_up(cx);
+            }
+            if let State::Broken(until) = uplink.state
+                && cx.now >= until
+            {
+                uplink.connect(cx);
+            }
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> NextWake {
+        let mut wake = NextWake::never();
+        for uplink in &self.uplinks {
+            wake.at(uplink.deadline, Timer::Server);
+            if let State::Broken(until) = uplink.state {
+                wake.at(Some(until), Timer::Server);
+            }
+        }
+        wake
+    }
+
+    /// Closes everything.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>) {
+        self.retain(cx, |_| false);
+    }
+}
+
+impl Uplink {
+    const fn stream(&self) -> Option<StreamId> {
+        match &self.state {
+            State::Calling(connection) => Some(connection.stream()),
+            State::Reserving | State::Broken(_) | State::GivenUp => None,
+        }
+    }
+
+    fn connect(&mut self, cx: &mut Context<'_>) {
+        let stream = cx.new_stream();
+        self.state = State::Calling(Connection::new(stream));
+        cx.tcp(TcpRequest::Connect { port: self.port, stream, remote: self.server });
+    }
+
+    fn opened(&mut self, cx: &Context<'_>, stream: StreamId) -> UplinkNews {
+        self.deadline = None;
+        self.backoff = cx.config.reconnect;
+        UplinkNews::Opened(stream, self.server)
+    }
+
+    fn broke(&mut self, cx: &mut Context<'_>, persistent: bool) {
+        if !persistent {
+            self.deadline.get_or_insert(cx.now + cx.config.retransmission.silence);
+        }
+        self.state = State::Broken(cx.now + self.backoff);
+        self.backoff = (self.backoff * 2).min(cx.config.max_reconnect);
+        self.breaks = self.breaks.saturating_add(1);
+        if self.breaks >= MAX_BREAKS && !persistent {
+            self.give_up(cx);
+        }
+    }
+
+    fn give_up(&mut self, cx: &mut Context<'_>) {
+        if let Some(stream) = self.stream() {
+            cx.tcp(TcpRequest::Close { stream });
+        }
+        if !matches!(self.state, State::GivenUp) {
+            cx.tcp(TcpRequest::Release { port: self.port });
+        }
+        self.state = State::GivenUp;
+        self.deadline = None;
+    }
+}
+
+/// Asks for a port to call from.
+fn reserve(cx: &mut Context<'_>, ip: IpAddr) -> PortId {
+    let port = cx.new_port();
+    cx.tcp(TcpRequest::Reserve { port, address: SocketAddr::new(ip, 0) });
+    port
+}
