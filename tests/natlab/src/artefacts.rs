@@ -112,6 +112,23 @@ impl Artefacts {
         }
     }
 
+    /// The test program that sends a stream, `programs/streams`: `listen NAME`, or `connect NAME`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be run here.
+    pub fn streams(&self, language: Language) -> Result<Command, String> {
+        match language {
+            Language::Rust => Err("there is none in Rust: the command does it".into()),
+            Language::C => Ok(clean(Command::new(self.c.get_or_init(build_c).clone()?.join("streams")))),
+            Language::Python => {
+                let mut command = clean(Command::new(self.python()?));
+                command.arg(root().join("tests/natlab/programs/streams.py"));
+                Ok(command)
+            }
+        }
+    }
+
     fn python(&self) -> Result<PathBuf, String> {
         self.python.get_or_init(find_python).clone()
     }
@@ -152,10 +169,12 @@ fn build_c() -> Result<PathBuf, String> {
     let folder = target().join("natlab-c");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
-    for example in [Example::Listener, Example::Connector] {
+    let examples = [Example::Listener, Example::Connector].map(|example| sources.join(example.name()));
+    for source in examples.into_iter().chain([root().join("tests/natlab/programs/streams")]) {
         let mut command = Command::new(&compiler);
-        command.arg("-I").arg(root().join("include")).arg(sources.join(example.name()).with_extension("c"));
-        command.arg("-o").arg(folder.join(example.name())).arg(target().join("debug/libholepunch.a"));
+        command.arg("-I").arg(root().join("include")).arg(source.with_extension("c"));
+        command.arg("-o").arg(folder.join(source.file_name().unwrap_or_default()));
+        command.arg(target().join("debug/libholepunch.a"));
         run(command.args(["-lpthread", "-ldl", "-lm"]))?;
     }
     Ok(folder)

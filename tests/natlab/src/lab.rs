@@ -62,11 +62,11 @@ pub enum Families {
 }
 
 impl Families {
-    fn v4(self) -> bool {
+    pub(crate) fn v4(self) -> bool {
         self != Self::V6
     }
 
-    fn v6(self) -> bool {
+    pub(crate) fn v6(self) -> bool {
         self != Self::V4
     }
 }
@@ -74,7 +74,7 @@ impl Families {
 /// A namespace with an address, in which programs run.
 #[derive(Clone, Debug)]
 pub struct Host {
-    namespace: Namespace,
+    pub(crate) namespace: Namespace,
     /// What it is called in the lab.
     pub name: String,
     /// Its addresses besides the loopback and link-local ones; IPv4 first.
@@ -181,11 +181,10 @@ impl Lab {
     ///
     /// [`LabError::NotAllowed`] where namespaces cannot be made, with the reason.
     pub fn new() -> Result<Self, LabError> {
-        static LABS: AtomicU32 = AtomicU32::new(0);
         static ALLOWED: OnceLock<Result<(), String>> = OnceLock::new();
 
+        let prefix = new_prefix()?;
         ALLOWED.get_or_init(probe).clone().map_err(LabError::NotAllowed)?;
-        let prefix = format!("{PREFIX}{}-{}-", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let reaper = Reaper::watch(&prefix)?;
         let internet = Namespace::create(format!("{prefix}internet"))?;
         make_router(&internet)?;
@@ -306,7 +305,7 @@ fn public_v6(link: u8, host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, u16::from(link), 0, 0, 0, u16::from(host))
 }
 
-fn make_router(namespace: &Namespace) -> io::Result<()> {
+pub(crate) fn make_router(namespace: &Namespace) -> io::Result<()> {
     namespace.sysctl("net/ipv4/ip_forward", "1")?;
     namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
     // Exists only where bridges are filtered, which would let a router's rules judge what its LAN says to itself.
@@ -314,11 +313,20 @@ fn make_router(namespace: &Namespace) -> io::Result<()> {
     Ok(())
 }
 
+/// What the names of a new lab's namespaces begin with. The first lab of a process removes what dead ones left.
+pub(crate) fn new_prefix() -> Result<String, LabError> {
+    static LABS: AtomicU32 = AtomicU32::new(0);
+    static LEFTOVERS: OnceLock<Result<(), String>> = OnceLock::new();
+
+    let removed = LEFTOVERS.get_or_init(|| remove_leftovers().map_err(|error| format!("ip: {error}")));
+    removed.clone().map_err(LabError::NotAllowed)?;
+    Ok(format!("{PREFIX}{}-{}-", process::id(), LABS.fetch_add(1, Ordering::Relaxed)))
+}
+
 /// Tries everything a lab needs on a namespace of its own, once in a process.
 fn probe() -> Result<(), String> {
     let name = format!("{PREFIX}{}-probe-router", process::id());
     let explain = |error: io::Error| error.to_string();
-    remove_leftovers().map_err(|error| format!("ip: {error}"))?;
     let _reaper = Reaper::watch(&name).map_err(explain)?;
     let router = Namespace::create(name).map_err(explain)?;
     router.ip("link add wan type veth peer name far\nlink add lan type bridge\n").map_err(explain)?;

@@ -1,17 +1,21 @@
 //! What stands between a site and the internet, in nftables.
 //!
-//! Every kind forwards what the inside began and its answers, and silently drops the rest, also what is addressed to itself.
-//! The last point matters: a router that took unsolicited datagrams would remember them, and the mapping of the inside's own
-//! packet, coming a moment later, would have to move to another port.
+//! Every kind forwards what the inside began and its answers, and silently drops the rest, also what is addressed to
+//! itself; one answers SYNs with a RST. The last point matters: a router that took unsolicited datagrams would remember
+//! them, and the mapping of the inside's own packet, coming a moment later, would have to move to another port.
 
 /// The kinds of router, in the words of RFC 4787.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Router {
-    /// Linux `masquerade`: keeps the inside's port where it is free, so that it looks endpoint-independent; filters by address and port.
+    /// Linux `masquerade`: keeps the inside's port where it is free, so that it looks endpoint-independent; filters by
+    /// address and port.
     Masquerade,
-    /// Linux `masquerade fully-random`: a random port for every destination, which is mapping and filtering by address and port.
+    /// Linux `masquerade fully-random`: a random port for every destination, which is mapping and filtering by address
+    /// and port.
     MasqueradeRandom,
+    /// As `Masquerade`, but a SYN that nobody asked for is answered with a RST.
+    MasqueradeReset,
     /// No translation; a stateful firewall that filters by address and port.
     Firewall,
 }
@@ -22,6 +26,7 @@ impl Router {
         match name {
             "masquerade" => Some(Self::Masquerade),
             "fully-random" => Some(Self::MasqueradeRandom),
+            "masquerade-reset" => Some(Self::MasqueradeReset),
             "firewall" => Some(Self::Firewall),
             _ => None,
         }
@@ -30,7 +35,7 @@ impl Router {
     /// Whether the inside has private addresses.
     pub fn translates(self) -> bool {
         match self {
-            Self::Masquerade | Self::MasqueradeRandom => true,
+            Self::Masquerade | Self::MasqueradeRandom | Self::MasqueradeReset => true,
             Self::Firewall => false,
         }
     }
@@ -40,6 +45,7 @@ impl Router {
         match self {
             Self::Masquerade => "NAT: keeps ports where it can, drops what nobody asked for",
             Self::MasqueradeRandom => "NAT: a new random port for every destination, drops what nobody asked for",
+            Self::MasqueradeReset => "NAT: keeps ports where it can, drops or resets what nobody asked for",
             Self::Firewall => "firewall without NAT: drops what nobody asked for",
         }
     }
@@ -47,9 +53,13 @@ impl Router {
     /// The rules; the interfaces are called `lan` and `wan`.
     pub(crate) fn rules(self) -> String {
         let translate = match self {
-            Self::Masquerade => "masquerade",
+            Self::Masquerade | Self::MasqueradeReset => "masquerade",
             Self::MasqueradeRandom => "masquerade fully-random",
             Self::Firewall => "accept",
+        };
+        let refuse = match self {
+            Self::MasqueradeReset => "meta l4proto tcp reject with tcp reset",
+            Self::Masquerade | Self::MasqueradeRandom | Self::Firewall => "",
         };
         format!(
             "table inet filter {{
@@ -58,6 +68,7 @@ impl Router {
                     ct state established,related accept
                     iifname {{ \"lan\", \"lo\" }} accept
                     icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert }} accept
+                    {refuse}
                 }}
                 chain forward {{
                     type filter hook forward priority filter; policy drop;

@@ -3,7 +3,7 @@
 use natlab::{Families, Host, Lab, Router, Site};
 use std::{
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     process::Command,
     time::Duration,
 };
@@ -132,6 +132,21 @@ fn firewall_filters_ipv6_by_address_and_port() {
 }
 
 #[test]
+fn an_unsolicited_syn_is_dropped_or_reset() {
+    let Some(mut lab) = Lab::or_skip("an_unsolicited_syn_is_dropped_or_reset") else { return };
+    let server = lab.host("server").unwrap();
+    for (name, kind, expected) in [
+        ("drops", Router::Masquerade, io::ErrorKind::TimedOut),
+        ("resets", Router::MasqueradeReset, io::ErrorKind::ConnectionRefused),
+    ] {
+        let (home, _client) = site(&mut lab, name, kind, Families::V4);
+        let target = SocketAddr::new(home.public[0], 9);
+        let error = server.within(|| TcpStream::connect_timeout(&target, NEVER)).unwrap().unwrap_err();
+        assert_eq!(error.kind(), expected, "{name}");
+    }
+}
+
+#[test]
 fn hosts_on_one_lan_reach_each_other_past_the_router() {
     let Some(mut lab) = Lab::or_skip("hosts_on_one_lan_reach_each_other_past_the_router") else { return };
     let (mut left, first) = site(&mut lab, "left", Router::Masquerade, Families::V4);
@@ -185,9 +200,15 @@ fn a_dropped_lab_leaves_nothing_and_its_programs_are_killed() {
 #[test]
 fn a_lab_whose_process_is_killed_leaves_nothing() {
     let Some(_allowed) = Lab::or_skip("a_lab_whose_process_is_killed_leaves_nothing") else { return };
-    for signal in ["INT", "TERM", "KILL"] {
+    // The last with the network model in it.
+    for (signal, options) in [("INT", &[][..]), ("TERM", &[]), ("KILL", &[]), ("KILL", &["--delay", "1"])] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_natlab"));
-        command.args(["run", "--", "sh", "-c", "echo namespace $NATLAB_LEFT; exec ip netns exec $NATLAB_LEFT cat"]);
+        command.arg("run").args(options).args([
+            "--",
+            "sh",
+            "-c",
+            "echo namespace $NATLAB_LEFT; exec ip netns exec $NATLAB_LEFT cat",
+        ]);
         let mut program = natlab::Program::spawn("natlab", command).unwrap();
         let line = program
             .wait_for(natlab::Stream::Out, "its namespace", SOON, |line| line.starts_with("namespace "))

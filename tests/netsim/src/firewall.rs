@@ -42,6 +42,14 @@ impl FirewallTable {
         Self { rules, pinholes: BTreeMap::new(), connections: Tracking::default() }
     }
 
+    /// Whether there is a pinhole, or a connection, between two endpoints; changes nothing.
+    pub(crate) fn knows(&self, now: Time, inner: SocketAddr, outer: SocketAddr, is_tcp: bool) -> bool {
+        match is_tcp {
+            true => self.connections.port(now, inner, outer).is_some(),
+            false => !self.rules.block_udp && self.pinholes.get(&(inner, outer)).is_some_and(|closes| *closes > now),
+        }
+    }
+
     /// Opens or refreshes the pinhole of a datagram on its way out.
     pub(crate) fn outbound(&mut self, now: Time, inner: SocketAddr, outer: SocketAddr) -> Result<(), DropReason> {
         if self.rules.block_udp {

@@ -50,13 +50,17 @@ pub struct Delivery {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
-    id: u64,
-    source: SocketAddr,
-    destination: SocketAddr,
-    ttl: u8,
+    pub(crate) id: u64,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) ttl: u8,
     /// The header of a TCP segment; none for a UDP datagram.
-    tcp: Option<TcpHeader>,
-    payload: Arc<[u8]>,
+    pub(crate) tcp: Option<TcpHeader>,
+    /// Whether it is an ICMP error about a datagram of the other direction; outside hosts send those.
+    pub(crate) is_error: bool,
+    pub(crate) payload: Arc<[u8]>,
+    /// The packet of an outside host as it was sent.
+    pub(crate) original: Option<Arc<[u8]>>,
 }
 
 /// The way a datagram goes along a link: away from its owner, or to it.
@@ -109,7 +113,8 @@ impl Network {
         let counters = &mut self.hosts[host.0 as usize].counters;
         counters.packets_sent += 1;
         counters.bytes_sent += payload.len() as u64;
-        let packet = Packet { id: self.next_packet, source, destination, ttl, tcp: None, payload: payload.into() };
+        let (id, payload) = (self.next_packet, payload.into());
+        let packet = Packet { id, source, destination, ttl, tcp: None, is_error: false, payload, original: None };
         self.launch_from(host, packet);
     }
 
@@ -117,11 +122,11 @@ impl Network {
     fn send_segment(&mut self, host: HostId, segment: Segment) {
         let Segment { source, destination, header, payload } = segment;
         self.hosts[host.0 as usize].counters.segments_sent += 1;
-        let (id, tcp, payload) = (self.next_packet, Some(header), payload.into());
-        self.launch_from(host, Packet { id, source, destination, ttl: SEGMENT_TTL, tcp, payload });
+        let (id, ttl, tcp, payload) = (self.next_packet, SEGMENT_TTL, Some(header), payload.into());
+        self.launch_from(host, Packet { id, source, destination, ttl, tcp, is_error: false, payload, original: None });
     }
 
-    fn launch_from(&mut self, host: HostId, packet: Packet) {
+    pub(crate) fn launch_from(&mut self, host: HostId, packet: Packet) {
         let Packet { source, destination, .. } = packet;
         self.next_packet += 1;
         self.record(Place::Host(host), Event::Sent, &packet);
@@ -337,6 +342,9 @@ impl Network {
 
     /// Passes firewall and NAT on the way out; returns the source before, if the NAT replaced it.
     fn translate_source(&mut self, id: SiteId, packet: &mut Packet) -> Result<Option<SocketAddr>, DropReason> {
+        if packet.is_error {
+            return self.translate_error_source(id, packet);
+        }
         let site = &mut self.sites[id.0 as usize];
         let to_itself = site.public.contains(&packet.destination.ip());
         let external = site.external();
@@ -372,6 +380,12 @@ impl Network {
 
     fn enter(&mut self, id: SiteId, mut packet: Packet) {
         let place = Place::Site(id);
+        if packet.is_error {
+            return match self.translate_error_destination(id, &mut packet) {
+                Err(reason) => self.drop(place, reason, &packet),
+                Ok(_) => self.route(Some(id), packet, true),
+            };
+        }
         let outside = packet.clone();
         match self.translate_destination(id, &mut packet) {
             Err(reason) => return self.turn_away(id, reason, &outside, &packet),
@@ -403,7 +417,9 @@ impl Network {
             destination: outside.source,
             ttl: SEGMENT_TTL,
             tcp: Some(header.refusal()),
+            is_error: false,
             payload: Arc::new([]),
+            original: None,
         };
         self.next_packet += 1;
         self.record(Place::Site(id), Event::Sent, &answer);
@@ -441,6 +457,10 @@ impl Network {
         let Interface { host, ref addresses, .. } = self.interfaces[id.0 as usize];
         if !addresses.contains(&packet.destination.ip()) {
             return self.drop(Place::Host(host), DropReason::NoHost, &packet);
+        }
+        if self.hosts[host.0 as usize].is_outside {
+            self.record(Place::Host(host), Event::Delivered, &packet);
+            return self.carry_out(host, packet);
         }
         if let Some(header) = packet.tcp {
             self.record(Place::Host(host), Event::Delivered, &packet);
@@ -483,7 +503,7 @@ impl Network {
     }
 
     fn record(&mut self, place: Place, event: Event, packet: &Packet) {
-        let Packet { id, source, destination, ttl, tcp, ref payload } = *packet;
+        let Packet { id, source, destination, ttl, tcp, ref payload, .. } = *packet;
         let payload = Arc::clone(payload);
         self.trace.push(Record { at: self.now, packet: id, place, event, source, destination, ttl, tcp, payload });
     }

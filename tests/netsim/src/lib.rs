@@ -49,7 +49,9 @@
 //! # Beside the simulator
 //!
 //! [`oracle`] says which pairs of NATs can be traversed and how, from the definitions of RFC 4787 alone; [`probe`] is the least
-//! that could be called hole punching, the floor that real code is compared with.
+//! that could be called hole punching, the floor that real code is compared with. A host may also be *outside*
+//! ([`Network::set_outside`]): its packets are carried in and out, which is how `tests/natlab` puts the same network between
+//! real programs.
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
@@ -59,6 +61,7 @@ mod link;
 mod nat;
 mod network;
 pub mod oracle;
+mod outside;
 mod pcap;
 pub mod probe;
 mod random;
@@ -74,6 +77,7 @@ pub use forwarding::{Datagram, Delivery};
 pub use link::Link;
 pub use nat::{EarlyInbound, Filtering, Mapping, Nat, Neighbours, PortAllocation};
 pub use network::{Attachment, Counters, HostId, HostSpec, InterfaceId, Network, SiteId, SiteSpec};
+pub use outside::Carried;
 pub use random::Random;
 pub use tcp::{TcpConnection, TcpError, TcpEvent, TcpFailure, TcpHeader, TcpPort};
 pub use time::Time;

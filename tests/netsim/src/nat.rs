@@ -312,6 +312,30 @@ impl NatTable {
         Ok(internal)
     }
 
+    /// Returns the external port by which a datagram would leave; changes nothing.
+    pub(crate) fn known_port(&self, now: Time, internal: SocketAddrV4, remote: SocketAddrV4) -> Option<u16> {
+        let is_live = |port: u16, serial: Option<u64>| {
+            let entry = self.mappings.get(&port);
+            entry.is_some_and(|entry| entry.expires > now && serial.is_none_or(|serial| serial == entry.serial))
+        };
+        let bound = self.bindings.get(&(internal, remote)).filter(|binding| binding.expires > now);
+        let bound = bound.filter(|binding| is_live(binding.port, Some(binding.serial))).map(|binding| binding.port);
+        let mapped = || self.by_internal.get(&(internal, self.nat.mapping.scope(remote))).copied();
+        bound.or_else(|| mapped().filter(|port| is_live(*port, None)))
+    }
+
+    /// Returns the internal endpoint for which a datagram to a port would be let in; changes nothing.
+    pub(crate) fn known_internal(&self, now: Time, port: u16, remote: SocketAddrV4) -> Option<SocketAddrV4> {
+        let entry = self.mappings.get(&port).filter(|entry| entry.expires > now)?;
+        let is_permitted = |scope| entry.permissions.get(&scope).is_some_and(|until| *until > now);
+        let is_let_in = match self.nat.filtering {
+            Filtering::EndpointIndependent => true,
+            Filtering::AddressDependent => is_permitted(address_only(remote)),
+            Filtering::AddressAndPortDependent => is_permitted(remote),
+        };
+        is_let_in.then_some(entry.internal)
+    }
+
     /// Takes back what a remote endpoint was permitted by itself.
     fn forbid(&mut self, port: u16, remote: SocketAddrV4) {
         if self.nat.filtering == Filtering::AddressAndPortDependent
@@ -478,6 +502,16 @@ impl TcpNat {
     pub(crate) fn flush(&mut self) {
         self.table.flush();
         self.connections.clear();
+    }
+
+    /// Returns the external port of a known connection.
+    pub(crate) fn known_port(&self, now: Time, internal: SocketAddrV4, remote: SocketAddrV4) -> Option<u16> {
+        self.connections.port(now, internal.into(), remote.into())
+    }
+
+    /// Returns the internal endpoint of a known connection.
+    pub(crate) fn known_internal(&self, now: Time, port: u16, remote: SocketAddrV4) -> Option<SocketAddr> {
+        self.connections.inner(now, port, remote.into())
     }
 
     /// Returns the external port by which a segment leaves.

@@ -13,6 +13,7 @@ use crate::firewall::{Firewall, FirewallTable};
 use crate::forwarding::{Delivery, InFlight};
 use crate::link::Link;
 use crate::nat::{Nat, NatTable, TcpNat};
+use crate::outside::Carried;
 use crate::pcap;
 use crate::random::Random;
 use crate::tcp::{Segment, Stack};
@@ -139,6 +140,8 @@ pub(crate) struct Host {
     pub(crate) interfaces: Vec<InterfaceId>,
     pub(crate) counters: Counters,
     pub(crate) tcp: Stack,
+    /// Whether its packets are carried in and out, past the stack.
+    pub(crate) is_outside: bool,
 }
 
 #[derive(Debug)]
@@ -189,6 +192,8 @@ pub struct Network {
     pub(crate) deliveries: VecDeque<Delivery>,
     /// Segments that have reached a host whose stack has not seen them yet.
     pub(crate) segments: VecDeque<(HostId, Segment)>,
+    /// Packets that have reached an outside host.
+    pub(crate) carried: VecDeque<(HostId, Carried)>,
     pub(crate) trace: Trace,
 }
 
@@ -210,6 +215,7 @@ impl Network {
             next_packet: 0,
             deliveries: VecDeque::new(),
             segments: VecDeque::new(),
+            carried: VecDeque::new(),
             trace: Trace::new(),
         }
     }
@@ -398,7 +404,8 @@ impl Network {
 
     fn new_host(&mut self, zone: Zone, addresses: Vec<IpAddr>, link: Link) -> HostId {
         let host = HostId(index(self.hosts.len()));
-        self.hosts.push(Host { interfaces: Vec::new(), counters: Counters::default(), tcp: Stack::new(host) });
+        let (interfaces, counters, tcp) = (Vec::new(), Counters::default(), Stack::new(host));
+        self.hosts.push(Host { interfaces, counters, tcp, is_outside: false });
         self.add_interface(host, zone, addresses, link);
         host
     }

@@ -54,6 +54,11 @@ impl Tracking {
         Some(inner)
     }
 
+    /// The external port of a known connection.
+    pub(crate) fn port(&self, now: Time, inner: SocketAddr, outer: SocketAddr) -> Option<u16> {
+        self.connections.get(&(inner, outer)).filter(|known| known.expires > now).map(|known| known.port)
+    }
+
     /// Remembers a connection that began with this SYN.
     pub(crate) fn begin(
         &mut self,

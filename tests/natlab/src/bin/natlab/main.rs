@@ -1,9 +1,11 @@
 //! The lab for scripts and other languages; see `USAGE`.
 
 mod demo;
+mod plan;
 
-use natlab::{Families, Lab, LabError, Router};
-use std::process::{Command, ExitCode};
+use natlab::LabError;
+use plan::Plan;
+use std::process::ExitCode;
 
 const USAGE: &str = "\
 natlab demo
@@ -12,13 +14,31 @@ Shows two peers behind two NATs finding a direct path, step by step; on the loop
 namespaces are not allowed. Runs the command that HOLEPUNCH_BIN names, or builds it.
 Status: 0 when everything worked, 1 otherwise.
 
-natlab run [--left KIND] [--right KIND] [--ipv6] -- COMMAND...
+natlab run [--left KIND] [--right KIND] [--ipv6] [options of the model] -- COMMAND...
 
-Makes a public server and two clients, each behind a router of its KIND, runs COMMAND outside of
-them, and removes everything. KIND is masquerade (the default), fully-random, firewall, or none.
-COMMAND finds the namespaces, for `ip netns exec`, and the server's address in its environment:
-NATLAB_SERVER, NATLAB_LEFT, NATLAB_RIGHT, NATLAB_ADDRESS.
-Status: COMMAND's; 2 for wrong usage; 77 where namespaces are not allowed; 1 otherwise.";
+Makes a public server and two clients, each behind a border of its KIND, runs COMMAND outside of
+them, and removes everything. COMMAND finds the namespaces, for `ip netns exec`, and the server's
+address in its environment: NATLAB_SERVER, NATLAB_LEFT, NATLAB_RIGHT, NATLAB_ADDRESS.
+Status: COMMAND's; 2 for wrong usage; 77 where namespaces are not allowed; 1 otherwise.
+
+KIND is one of Linux's own routers, or one of the simulator's, in real time:
+  masquerade (the default), masquerade-reset, fully-random, firewall, none
+  MAPPING_FILTERING_PORTS: eim, adm or apdm; eif, adf or apdf; preserving, sequential or random
+      (endpoint-independent, address-dependent, address- and port-dependent; RFC 4787):
+      such as eim_apdf_preserving or apdm_apdf_random
+  model-firewall
+
+Options of the model, which then also carries what Linux's routers send:
+  --delay MS      each way between a client and the internet; four of them are a round trip between clients
+  --jitter MS     up to so much more, by chance
+  --loss PERCENT  each way between a client and the internet
+  --reset         the model's borders answer an unsolicited SYN with a RST; otherwise they are silent
+  --hairpin       the model's NATs turn round what is sent to themselves
+  --lifetime S    of the model's mappings (120)
+  --seed N        of everything that is left to chance (1)
+
+    natlab run --left eim_apdf_random --right apdm_eif_sequential --delay 20 --loss 5 -- \\
+        sh -c 'ip netns exec $NATLAB_LEFT ...'";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,61 +56,4 @@ fn main() -> ExitCode {
             ExitCode::from(if matches!(error, LabError::NotAllowed(_)) { 77 } else { 1 })
         }
     }
-}
-
-struct Plan<'a> {
-    left: Option<Router>,
-    right: Option<Router>,
-    families: Families,
-    command: &'a [String],
-}
-
-impl<'a> Plan<'a> {
-    fn parse(arguments: &'a [String]) -> Option<Self> {
-        let [verb, rest @ ..] = arguments else { return None };
-        let middle = rest.iter().position(|argument| argument == "--")?;
-        let (mut options, command) = (rest[..middle].iter(), &rest[middle + 1..]);
-        if verb != "run" || command.is_empty() {
-            return None;
-        }
-        let (left, right) = (Some(Router::Masquerade), Some(Router::Masquerade));
-        let mut plan = Plan { left, right, families: Families::V4, command };
-        while let Some(option) = options.next() {
-            match option.as_str() {
-                "--left" => plan.left = kind(options.next()?)?,
-                "--right" => plan.right = kind(options.next()?)?,
-                "--ipv6" => plan.families = Families::V6,
-                _ => return None,
-            }
-        }
-        Some(plan)
-    }
-
-    fn run(&self) -> Result<u8, LabError> {
-        let mut lab = Lab::new()?;
-        let server = lab.host("server")?;
-        let mut client = |name: &str, kind: Option<Router>| match kind {
-            None => lab.host(name),
-            Some(kind) => {
-                let mut site = lab.site(&format!("{name}-router"), kind, self.families)?;
-                lab.client(&mut site, name)
-            }
-        };
-        let (left, right) = (client("left", self.left)?, client("right", self.right)?);
-        let address = if self.families == Families::V6 { server.ipv6() } else { Some(server.address()) };
-        let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]);
-        for (name, host) in [("NATLAB_SERVER", &server), ("NATLAB_LEFT", &left), ("NATLAB_RIGHT", &right)] {
-            command.env(name, host.namespace());
-        }
-        command.env("NATLAB_ADDRESS", address.map(|address| address.to_string()).unwrap_or_default());
-        let status = command.status()?;
-        // A command that died of a signal has no code; shells say 128 and more.
-        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(128))
-    }
-}
-
-/// `none` is no router at all; an unknown word is `None`.
-fn kind(name: &str) -> Option<Option<Router>> {
-    if name == "none" { Some(None) } else { Router::parse(name).map(Some) }
 }
