@@ -318,6 +318,7 @@ fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, s
         | PeerEvent::Introduced { .. }
         | PeerEvent::LegacyIntroduced { .. }
         | PeerEvent::Failed { .. }
+        | PeerEvent::Moved { .. }
         | PeerEvent::ListenFailed { .. }
         | PeerEvent::PeerBare { .. }
         | PeerEvent::Bare { .. }

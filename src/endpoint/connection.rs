@@ -79,10 +79,10 @@ impl Connection {
         io::receive(&self.engine, &self.link, buffer, &wait)
     }
 
-    /// The path that was found.
+    /// The path that was found; its `remote` is where the peer is now, should its NAT have moved it since.
     #[must_use]
     pub fn path(&self) -> Path {
-        self.link.path
+        Path { remote: self.link.remote(), ..self.link.path }
     }
 
     /// Our address, as the socket knows it; the IP is unspecified where the system does not tell.

@@ -70,7 +70,7 @@ impl Core {
         let result = match link.no_more() {
             Some(error) => Err(error),
             None => self.empty_of_messages(&link).map(|()| link.give_away()).map_err(|error| {
-                os_error(format!("cannot give the socket of the connection to {} away", link.path.remote), &error)
+                os_error(format!("cannot give the socket of the connection to {} away", link.remote()), &error)
             }),
         };
         self.bare.insert(session, result);
@@ -86,7 +86,7 @@ impl Core {
             // Closing would do it too, but the socket may live on.
             let _ = self.registry.deregister(&mut SourceFd(&link.as_raw_fd()));
         }
-        let route = (link.path.udp_socket(), link.path.remote);
+        let route = (link.path.udp_socket(), link.remote());
         if self.routes.get(&route) == Some(&session) {
             self.routes.remove(&route);
         }
@@ -103,7 +103,7 @@ impl Core {
         for _ in 0..MAX_TAKEN {
             match link.take(&mut buffer, libc::MSG_DONTWAIT) {
                 Ok(Taken::Data(length)) if length <= buffer.len() => data.push(buffer[..length].to_vec()),
-                Ok(Taken::Other(from, length)) if from == link.path.remote => {
+                Ok(Taken::Other(from, length)) if from == link.remote() => {
                     if self.is_data(link, &buffer[..length]) {
                         data.push(buffer[..length].to_vec());
                     }
@@ -138,7 +138,7 @@ impl Core {
         let mut data = Vec::new();
         for pending in self.pending.split_off(before) {
             if let Pending::Datagram { remote, payload, .. } = &pending
-                && *remote == link.path.remote
+                && *remote == link.remote()
             {
                 if self.is_data(link, payload) {
                     data.push(payload.clone());
@@ -152,7 +152,7 @@ impl Core {
 
     /// Whether a datagram of the peer's is data: what looks like a message may be the application's own.
     fn is_data(&mut self, link: &Link, payload: &[u8]) -> bool {
-        let (socket, local, remote) = (link.path.udp_socket(), link.local(), link.path.remote);
+        let (socket, local, remote) = (link.path.udp_socket(), link.local(), link.remote());
         let input = Input::Datagram { socket, local, remote, payload };
         !is_stun_with_fingerprint(payload)
             || matches!(self.peer.handle_input(self.clock.now(), input), Disposition::Data(_))

@@ -82,7 +82,11 @@ pub(crate) struct Link {
     /// Whose it is says [`flag::GIVEN_AWAY`].
     socket: ManuallyDrop<Socket>,
     pub(crate) session: SessionId,
+    /// The path as it was found.
     pub(crate) path: Path,
+    /// Where the peer is instead, once it has moved.
+    moved: Mutex<Option<SocketAddr>>,
+    has_moved: AtomicBool,
     /// Our address; the IP is unspecified where it is not known.
     local: SocketAddr,
     flags: AtomicU8,
@@ -139,6 +143,8 @@ impl Link {
             socket: ManuallyDrop::new(socket),
             session,
             path,
+            moved: Mutex::default(),
+            has_moved: AtomicBool::new(false),
             local: address,
             flags: AtomicU8::new(0),
             readers: AtomicU64::new(0),
@@ -154,6 +160,22 @@ impl Link {
     /// Our address; the IP is unspecified where it is not known.
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where the peer is.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        if !self.has_moved.load(Ordering::Acquire) {
+            return self.path.remote;
+        }
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(self.path.remote)
+    }
+
+    /// The peer is there now. What it sent before it moved, and is still unread, is handed to the endpoint with what
+    /// comes from others, and is its data all the same.
+    pub(super) fn follow(&self, remote: SocketAddr) -> io::Result<()> {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(remote);
+        self.has_moved.store(true, Ordering::Release);
+        self.socket.connect(&remote.into())
     }
 
     /// Sends one datagram of the program. Says whether the endpoint should leave the socket alone for a while.
@@ -191,9 +213,9 @@ impl Link {
         let (length, from) = self.socket.recv_from_with_flags(as_uninit(buffer), flags | libc::MSG_TRUNC)?;
         Ok(match from.as_socket() {
             None => Taken::End,
-            Some(from) if canonical(from) == self.path.remote => {
+            Some(from) if canonical(from) == self.remote() => {
                 if buffer.get(..length).is_some_and(is_stun_with_fingerprint) {
-                    Taken::Other(self.path.remote, length)
+                    Taken::Other(canonical(from), length)
                 } else {
                     Taken::Data(length)
                 }
@@ -240,7 +262,7 @@ impl Link {
             // Fails where its queue is full: as for any other that comes then.
             let _ = self.transmit(datagram);
         }
-        self.socket.connect(&self.path.remote.into())
+        self.socket.connect(&self.remote().into())
     }
 
     pub(super) fn has_queued(&self) -> bool {
@@ -342,7 +364,7 @@ impl Link {
             return Some(Ok(()));
         }
         if flags & flag::PEER_BARE != 0 {
-            let text = format!("the peer at {} has taken its socket for itself, and hears of no end", self.path.remote);
+            let text = format!("the peer at {} has taken its socket for itself, and hears of no end", self.remote());
             let hint = "say the end in the application's own data";
             return Some(Err(Error::new(ErrorKind::Unsupported, text).with_hint(hint)));
         }
@@ -367,7 +389,7 @@ impl Link {
     }
 
     fn why_over(&self, flags: u8) -> Error {
-        let remote = self.path.remote;
+        let remote = self.remote();
         if flags & flag::CLOSED != 0 {
             Error::new(ErrorKind::Closed, format!("the connection to {remote} was closed by this program"))
         } else if flags & flag::LOST != 0 {
@@ -380,7 +402,7 @@ impl Link {
     }
 
     fn send_error(&self, length: usize, error: &io::Error) -> Error {
-        let remote = self.path.remote;
+        let remote = self.remote();
         let (kind, text) = match error.raw_os_error() {
             Some(libc::EMSGSIZE) => {
                 (ErrorKind::MessageTooLarge, format!("{length} bytes are more than the path to {remote} carries"))
@@ -445,7 +467,7 @@ impl fmt::Debug for Link {
         f.debug_struct("Link")
             .field("session", &self.session)
             .field("local", &self.local)
-            .field("remote", &self.path.remote)
+            .field("remote", &self.remote())
             .field("flags", &self.flags)
             .finish_non_exhaustive()
     }

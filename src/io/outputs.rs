@@ -183,6 +183,7 @@ impl Core {
                     *outcome = Some(Err(error.clone()));
                 }
             }
+            PeerEvent::Moved { session, remote } => self.follow(*session, *remote),
             PeerEvent::PeerEnded { session } => {
                 if let Some(watched) = self.links.get(session) {
                     watched.link.set_peer_ended();
@@ -286,6 +287,17 @@ impl Core {
         self.sources.insert(token, Source::Link(session));
         self.routes.insert((path.udp_socket(), path.remote), session);
         Ok(link)
+    }
+
+    /// The peer of a connection is elsewhere now.
+    fn follow(&mut self, session: SessionId, remote: SocketAddr) {
+        let Some(link) = self.links.get(&session).map(|watched| watched.link.clone()) else { return };
+        let socket = link.path.udp_socket();
+        self.routes.remove(&(socket, link.remote()));
+        self.routes.insert((socket, remote), session);
+        if let Err(error) = link.follow(remote) {
+            self.log(Level::Warn, || format!("cannot follow the peer to {remote}: {error}"));
+        }
     }
 
     fn handle_closed(&mut self, session: SessionId, reason: CloseReason) {

@@ -60,7 +60,7 @@ fn receive_whole(shared: &Shared, link: &Link, buffer: &mut [u8], wait: &Wait) -
             Err(error) => {
                 return Err(link
                     .over()
-                    .unwrap_or_else(|| os_error(format!("cannot receive from {}", link.path.remote), &error)));
+                    .unwrap_or_else(|| os_error(format!("cannot receive from {}", link.remote()), &error)));
             }
         }
     }
@@ -85,7 +85,7 @@ fn sleep_or_end(
     let first = deadline.is_none();
     let deadline = *deadline.get_or_insert_with(|| wait.deadline());
     if deadline.has_passed() && (shared.threaded || !first) {
-        return Err(Error::new(ErrorKind::Timeout, format!("nothing came from {} in time", link.path.remote)));
+        return Err(Error::new(ErrorKind::Timeout, format!("nothing came from {} in time", link.remote())));
     }
     shared.wait_readable(link, wait, deadline)?;
     wait.cancel().map_or(Ok(()), super::cancel::Cancel::check)

@@ -287,6 +287,14 @@ pub enum PeerEvent {
         /// The path.
         path: Path,
     },
+    /// The peer of a connected session is at another address now, since its NAT gave it another; the connection goes on.
+    /// Data is sent there from now on, by the same socket.
+    Moved {
+        /// The session.
+        session: SessionId,
+        /// The peer's address.
+        remote: SocketAddr,
+    },
     /// A session came to nothing, and is gone.
     Failed {
         /// The session.

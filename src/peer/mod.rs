@@ -609,7 +609,14 @@ impl Peer {
                 }
             }
         }
-        for from in session.heard().get(heard_before..).unwrap_or_default() {
+        // Where its peer has moved there are fewer, and others: none of the former counts any more.
+        let known = if session.heard().len() < heard_before {
+            self.by_remote.retain(|_, session| *session != id);
+            0
+        } else {
+            heard_before
+        };
+        for from in session.heard().get(known..).unwrap_or_default() {
             self.by_remote.insert(*from, id);
         }
         self.timers.set(Key::Session(id), session.next_wake());

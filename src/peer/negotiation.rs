@@ -25,6 +25,7 @@ pub(super) enum Negotiation {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Pair(SelectedPair),
+    Moved(SelectedPair),
     Stream(SelectedStream),
     WrongSecret,
     ConsentExpired,
@@ -203,6 +204,7 @@ impl Negotiation {
         match self {
             Self::Datagrams { agent, .. } => agent.poll_event().map(|event| match event {
                 AgentEvent::Selected(pair) => Outcome::Pair(pair),
+                AgentEvent::Moved(pair) => Outcome::Moved(pair),
                 AgentEvent::WrongSecret => Outcome::WrongSecret,
                 AgentEvent::ConsentExpired => Outcome::ConsentExpired,
             }),

@@ -625,6 +625,10 @@ impl Session {
         {
             match outcome {
                 Outcome::Pair(pair) => self.connected(cx, pair),
+                Outcome::Moved(pair) => {
+                    self.path = Some(pair);
+                    cx.event(PeerEvent::Moved { session: self.id, remote: pair.remote });
+                }
                 Outcome::Stream(stream) => self.stream_connected(cx, stream),
                 Outcome::WrongSecret if self.is_connector() && self.phase == Phase::Punching => {
                     let error = Error::new(ErrorKind::WrongSecret, "the listener has another secret");

@@ -19,7 +19,8 @@
 //! is final, and both end on the same pair; only where the chosen pair stalls, and another is valid, is it made
 //! again. The side that is controlled selects the pair when it is valid and nominated.
 //!
-//! The selected pair is kept alive and proven by consent checks (RFC 7675); everything else is forgotten.
+//! The selected pair is kept alive and proven by consent checks (RFC 7675); everything else is forgotten. Where the
+//! peer's address changes under it, the pair follows (the page `moving.rs`).
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::{
@@ -87,18 +88,18 @@ pub struct Agent {
     /// Hosts that a server has seen the peer at, though not by its datagrams.
     believed: Vec<IpAddr>,
     /// The likeliest first; once one is selected, only that.
-    pairs: Vec<Pair>,
+    pub(super) pairs: Vec<Pair>,
     /// The pacing clock: a check may leave while this is less than a burst ahead of the time.
     paced_until: Instant,
-    selected: bool,
-    consent: Option<ConsentClock>,
+    pub(super) selected: bool,
+    pub(super) consent: Option<ConsentClock>,
     /// Where something authenticated came from.
-    heard: Vec<(SocketId, SocketAddr)>,
+    pub(super) heard: Vec<(SocketId, SocketAddr)>,
     wrong_secret: bool,
     refusals: u8,
     packets_sent: u32,
     transmits: VecDeque<Transmit>,
-    events: VecDeque<AgentEvent>,
+    pub(super) events: VecDeque<AgentEvent>,
 }
 
 impl Agent {
@@ -268,6 +269,7 @@ impl Agent {
                 }
                 Due::Expired => {
                     self.consent = None;
+                    self.stay();
                     self.pairs[0].next_check = None;
                     self.events.push_back(AgentEvent::ConsentExpired);
                     return;
@@ -275,7 +277,8 @@ impl Agent {
             }
         }
         self.renominate_if_stalled(now);
-        for index in 0..self.pairs.len() {
+        self.look_elsewhere(now);
+        for index in 0..if self.selected { 1 } else { self.pairs.len() } {
             if self.pairs[index].next_check.is_some_and(|due| now >= due) {
                 let earliest = self.earliest_paced();
                 if now >= earliest {
@@ -347,6 +350,7 @@ impl Agent {
     /// Asks for no consent any more, and needs none. A choice that the peer may not know of yet is still told.
     pub(crate) fn end_consent(&mut self) {
         self.consent = None;
+        self.stay();
     }
 
     /// Sends no check any more.
@@ -453,6 +457,7 @@ impl Agent {
             return Some(index);
         }
         if self.selected {
+            self.notice_elsewhere(now, at);
             return None;
         }
         let (_, ipv6) = *self.sockets.iter().find(|(socket, _)| *socket == at.socket)?;
@@ -466,6 +471,7 @@ impl Agent {
     /// Takes the opposite role (RFC 8445 section 7.3.1.1). Nothing that was chosen holds any more; what worked is
     /// checked again, so that the side that controls now can choose.
     fn switch_role(&mut self, now: Instant) {
+        self.stay();
         self.role = self.role.opposite();
         let controlling = self.role == Role::Controlling;
         for pair in &mut self.pairs {
@@ -533,6 +539,11 @@ impl Agent {
             && self.selected
         {
             consent.renew(now);
+            if index > 0 {
+                self.follow();
+                return true;
+            }
+            self.stay();
         }
         let pair = &mut self.pairs[index];
         if chosen_now {
@@ -563,13 +574,7 @@ impl Agent {
         self.consent = Some(ConsentClock::start(now, self.consent_config, &mut self.random));
         let mut pair = self.pairs.swap_remove(index);
         pair.settle();
-        self.events.push_back(AgentEvent::Selected(SelectedPair {
-            socket: pair.socket,
-            local: pair.local.unwrap_or_else(|| unspecified(pair.remote.is_ipv6())),
-            remote: pair.remote,
-            kind: pair.kind,
-            rtt: pair.rtt.unwrap_or_default(),
-        }));
+        self.events.push_back(AgentEvent::Selected(selected(&pair)));
         self.pairs = alloc::vec![pair];
         self.remotes = Vec::new();
     }
@@ -595,7 +600,7 @@ impl Agent {
         }
     }
 
-    fn send_check(&mut self, now: Instant, index: usize) {
+    pub(super) fn send_check(&mut self, now: Instant, index: usize) {
         if !self.pairs[index].may_check() {
             self.pairs[index].next_check = None;
             return;
@@ -626,5 +631,16 @@ impl Agent {
         self.packets_sent = self.packets_sent.saturating_add(1);
         let source = source.filter(|ip| !ip.is_unspecified());
         self.transmits.push_back(Transmit { socket, source, destination, payload });
+    }
+}
+
+/// What is told of a pair in use.
+pub(super) fn selected(pair: &Pair) -> SelectedPair {
+    SelectedPair {
+        socket: pair.socket,
+        local: pair.local.unwrap_or_else(|| unspecified(pair.remote.is_ipv6())),
+        remote: pair.remote,
+        kind: pair.kind,
+        rtt: pair.rtt.unwrap_or_default(),
     }
 }

@@ -50,6 +50,16 @@ impl ConsentClock {
         self.next = self.interval;
     }
 
+    /// Asks at once, whatever was to be next.
+    pub(super) fn ask_now(&mut self, now: Instant) {
+        self.next = self.next.min(now);
+    }
+
+    /// Whether the peer has answered so short a time ago.
+    pub(super) fn was_answered_within(&self, now: Instant, time: Duration) -> bool {
+        now + self.config.expiry < self.expires + time
+    }
+
     /// What is due now; a check that is due counts as sent.
     pub(super) fn poll(&mut self, now: Instant, random: &mut Random) -> Due {
         if now >= self.expires {

@@ -40,8 +40,11 @@ pub enum Received {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentEvent {
-    /// A pair was selected; it is final.
+    /// A pair was selected. It is final, but for what [`Moved`](Self::Moved) tells.
     Selected(SelectedPair),
+    /// The peer answers at another address now, and at the one before no more: its NAT has forgotten it, or it has
+    /// another network. The pair in use is this.
+    Moved(SelectedPair),
     /// The peer's checks name us rightly and are signed with another secret, or ours were refused for that.
     WrongSecret,
     /// The selected pair has answered nothing for the time of RFC 7675.

@@ -59,6 +59,7 @@ mod candidate;
 mod checks;
 mod consent;
 mod events;
+mod moving;
 mod pair;
 mod role;
 mod stream;

@@ -177,6 +177,15 @@ impl Pair {
         Some(check)
     }
 
+    /// Begins as what a peer may have moved to from the pair in use: it is checked later, and nothing is left to choose.
+    pub(super) fn be_elsewhere(&mut self, before: &Self, local: IpAddr, due: Instant) {
+        self.local = Some(local).filter(|ip| !ip.is_unspecified());
+        self.heard = true;
+        self.nominated = before.nominated;
+        self.acknowledged = before.acknowledged;
+        self.next_check = Some(due);
+    }
+
     /// Forgets the checks of the search once the pair is in use.
     pub(super) fn settle(&mut self) {
         self.outstanding.shrink_to_fit();
