@@ -48,7 +48,6 @@ impl Agent {
 
     /// Checks the other pair when it is due, and gives it up when it does not answer.
     pub(super) fn look_elsewhere(&mut self, now: Instant) {
-        let patience = self.patience();
         let Some(other) = self.pairs.get(1).filter(|_| self.selected) else { return };
         if other.next_check.is_none_or(|due| now < due) {
             return;
@@ -57,7 +56,7 @@ impl Agent {
             return self.stay();
         }
         self.send_check(now, 1);
-        self.pairs[1].next_check = Some(now + patience);
+        self.pairs[1].next_check = Some(now + self.patience());
     }
 
     /// Looks nowhere else (any more).
