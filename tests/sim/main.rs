@@ -4,6 +4,7 @@ mod bare;
 mod blocked;
 mod legacy;
 mod life;
+mod misery;
 mod moving;
 mod networks;
 mod rendezvous;

@@ -20,6 +20,8 @@ const ALTERNATE_PORT: u16 = 20002;
 /// The first port that a socket bound to port 0 gets.
 const FIRST_PORT: u16 = 40_000;
 const TTL: u8 = 64;
+/// Datagrams that the sockets of a stopped process hold: those of 200 kB at some 800 bytes each.
+const SOCKET_HOLDS: usize = 256;
 
 /// A node of a [`World`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) struct Node {
     /// Sockets that are their application's own, by our port and the peer's address.
     bare: BTreeMap<(u16, SocketAddr), SessionId>,
     wake: Option<Time>,
+    /// Of a process that is stopped: what its sockets hold. They take so much and no more.
+    suspended: Option<Vec<Delivery>>,
     /// Everything that happened, with its time.
     pub(crate) events: Vec<(Time, PeerEvent)>,
     /// Data that arrived.
@@ -105,6 +109,7 @@ impl World {
             next_accepted: StreamId::FIRST_ACCEPTED,
             bare: BTreeMap::new(),
             wake: None,
+            suspended: None,
             events: Vec::new(),
             received: Vec::new(),
             received_bare: Vec::new(),
@@ -351,6 +356,12 @@ impl World {
     fn deliver(&mut self, delivery: Delivery) {
         let Some(index) = self.nodes.iter().position(|node| node.host == delivery.host) else { return };
         let node = &mut self.nodes[index];
+        if let Some(held) = &mut node.suspended {
+            if held.len() < SOCKET_HOLDS {
+                held.push(delivery);
+            }
+            return;
+        }
         if node.bare.contains_key(&(delivery.destination.port(), delivery.source)) {
             node.received_bare.push((self.net.now(), delivery.payload));
             return;
@@ -557,7 +568,7 @@ impl World {
             if done(self) {
                 return true;
             }
-            let wakes = self.nodes.iter().filter_map(|node| node.wake);
+            let wakes = self.nodes.iter().filter(|node| node.suspended.is_none()).filter_map(|node| node.wake);
             let Some(next) = wakes.chain(self.net.next_event()).min().filter(|next| *next <= end) else {
                 self.net.advance_to(end);
                 return done(self);
@@ -570,7 +581,8 @@ impl World {
                 self.handle_tcp(host, event);
             }
             for index in 0..self.nodes.len() {
-                if self.nodes[index].wake.is_some_and(|wake| wake <= self.net.now()) {
+                let is_due = self.nodes[index].wake.is_some_and(|wake| wake <= self.net.now());
+                if is_due && self.nodes[index].suspended.is_none() {
                     let now = instant(self.net.now());
                     match &mut self.nodes[index].machine {
                         Machine::Peer(peer) => drop(peer.handle_input(now, Input::Timeout)),
@@ -579,6 +591,22 @@ impl World {
                     self.drain(index);
                 }
             }
+        }
+    }
+
+    /// Stops a node's process: nothing is processed, and its clock goes on. Only for nodes without TCP.
+    pub(crate) fn suspend(&mut self, node: NodeId) {
+        self.nodes[node.0].suspended = Some(Vec::new());
+    }
+
+    /// Lets it go on: it learns of the time first, and then of what has arrived, which is the harder order.
+    pub(crate) fn resume(&mut self, node: NodeId) {
+        let held = self.nodes[node.0].suspended.take().unwrap_or_default();
+        let now = instant(self.net.now());
+        self.nodes[node.0].tell(now, Input::Timeout);
+        self.drain(node.0);
+        for delivery in held {
+            self.deliver(delivery);
         }
     }
 

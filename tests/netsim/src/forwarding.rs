@@ -268,7 +268,9 @@ impl Network {
             return self.drop(self.place_of(link), DropReason::LinkDown, &packet);
         }
         let properties = state.link;
-        if self.random.chance(properties.loss) {
+        let weather = &mut self.links[link].weather[usize::from(direction == Direction::Down)];
+        let in_burst = properties.bursts.is_some_and(|bursts| weather.loses(self.now, bursts, &mut self.random));
+        if in_burst || self.random.chance(properties.loss) {
             return self.drop(self.place_of(link), DropReason::Loss, &packet);
         }
         if self.random.chance(properties.duplicate) {

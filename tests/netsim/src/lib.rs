@@ -74,7 +74,7 @@ mod tracking;
 
 pub use firewall::Firewall;
 pub use forwarding::{Datagram, Delivery};
-pub use link::Link;
+pub use link::{Bursts, Link};
 pub use nat::{EarlyInbound, Filtering, Mapping, Nat, Neighbours, PortAllocation};
 pub use network::{Attachment, Counters, HostId, HostSpec, InterfaceId, Network, SiteId, SiteSpec};
 pub use outside::Carried;

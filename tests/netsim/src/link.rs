@@ -1,6 +1,6 @@
 //! Links: what happens to a datagram on its way between a host or site and the network it attaches to.
 
-use crate::random::Random;
+use crate::{random::Random, time::Time};
 use std::time::Duration;
 
 /// The properties of a link, the same in both directions, each direction drawing its own luck.
@@ -20,6 +20,40 @@ pub struct Link {
     pub reorder: f64,
     /// Extra time of a datagram chosen by `reorder`.
     pub reorder_delay: Duration,
+    /// Times of heavy loss; none for a link whose losses are independent.
+    pub bursts: Option<Bursts>,
+}
+
+/// Loss in bursts, after Gilbert and Elliott, in time rather than in datagrams, so that who sends seldom meets as long ones as
+/// who sends often: good and bad times take turns, each of random (exponential) length.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bursts {
+    /// The mean length of a good time, in which only [`Link::loss`] is lost.
+    pub good: Duration,
+    /// The mean length of a bad time.
+    pub bad: Duration,
+    /// Probability, 0.0 to 1.0, that a datagram is lost in a bad time.
+    pub loss: f64,
+}
+
+/// How one direction of a link is, and until when.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    bad: bool,
+    until: Time,
+}
+
+impl Weather {
+    /// Whether a datagram is lost to a burst now.
+    pub(crate) fn loses(&mut self, now: Time, bursts: Bursts, random: &mut Random) -> bool {
+        while self.until <= now {
+            self.bad = !self.bad;
+            let mean = if self.bad { bursts.bad } else { bursts.good };
+            let length = mean.mul_f64(-(1.0 - random.unit()).ln()).max(Duration::from_nanos(1));
+            self.until = self.until + length;
+        }
+        self.bad && random.chance(bursts.loss)
+    }
 }
 
 impl Link {
@@ -31,6 +65,7 @@ impl Link {
         duplicate: 0.0,
         reorder: 0.0,
         reorder_delay: Duration::from_millis(10),
+        bursts: None,
     };
 
     /// Returns a link with a delay in milliseconds one way, and no fault.
@@ -49,6 +84,12 @@ impl Link {
     #[must_use]
     pub const fn with_jitter(self, jitter: Duration) -> Self {
         Self { jitter, ..self }
+    }
+
+    /// Returns the same link with bursts of loss.
+    #[must_use]
+    pub const fn with_bursts(self, bursts: Bursts) -> Self {
+        Self { bursts: Some(bursts), ..self }
     }
 
     /// Draws how long one datagram takes.

@@ -11,7 +11,7 @@
 
 use crate::firewall::{Firewall, FirewallTable};
 use crate::forwarding::{Delivery, InFlight};
-use crate::link::Link;
+use crate::link::{Link, Weather};
 use crate::nat::{Nat, NatTable, TcpNat};
 use crate::outside::Carried;
 use crate::pcap;
@@ -169,6 +169,8 @@ pub(crate) struct LinkState {
     pub(crate) owner: Target,
     pub(crate) link: Link,
     pub(crate) is_up: bool,
+    /// Of each direction.
+    pub(crate) weather: [Weather; 2],
 }
 
 /// A simulated network, its clock and everything under way in it.
@@ -411,7 +413,7 @@ impl Network {
     }
 
     fn new_link(&mut self, owner: Target, link: Link) -> usize {
-        self.links.push(LinkState { owner, link, is_up: true });
+        self.links.push(LinkState { owner, link, is_up: true, weather: Default::default() });
         self.links.len() - 1
     }
 
