@@ -29,8 +29,8 @@ use crate::{
     machine::{Instant, NextWake, Random, StreamId, Timer},
     rendezvous::codes,
     wire::stun::{
-        AttributeType, Builder, Class, Integrity, Message, Method, Name, RegistrationId, SessionId, Transports,
-        WireCandidate,
+        AttributeType, Builder, Class, Integrity, Message, Method, Name, RegistrationId, SessionId, TransactionId,
+        Transports, WireCandidate,
     },
 };
 
@@ -42,6 +42,9 @@ const REST: Duration = Duration::from_secs(10);
 
 /// How long UDP is left alone while the server is talked to over TCP. A network changes seldom.
 const UDP_REST: Duration = Duration::from_secs(60);
+
+/// So often a server is told to forget what it should not have; then we register under another id.
+const MAX_REVOCATIONS: u8 = 4;
 
 /// What the listener says of itself.
 #[derive(Clone, Debug)]
@@ -174,6 +177,10 @@ pub(crate) struct Registration {
     label: String,
     id: RegistrationId,
     key: Zeroizing<[u8; 32]>,
+    /// The key before it, until the server has confirmed this one.
+    former_key: Option<Zeroizing<[u8; 32]>>,
+    /// The server has us with the former key again, and is told to forget that; so many times it was.
+    revocations: u8,
     listing: Listing,
     /// Counts the changes of the listing.
     version: u64,
@@ -193,6 +200,8 @@ impl Registration {
             label,
             id: RegistrationId(random.bytes()),
             key: Zeroizing::new(random.bytes()),
+            former_key: None,
+            revocations: 0,
             listing,
             version: 0,
             families: Vec::new(),
@@ -357,6 +366,8 @@ impl Registration {
                 if family.full {
                     family.told = family.said;
                 }
+                self.former_key = None;
+                self.revocations = 0;
                 family.cookie = None;
                 family.full = family.told != self.version;
                 family.state = if family.full {
@@ -394,6 +405,12 @@ impl Registration {
                                 .push(RegistrationResult::Log(format!("{} forgot us; registering anew", self.label)));
                             self.renew(now, random);
                         }
+                    }
+                    // A request of the time before was on its way for long, and the server has taken it for a new one. It
+                    // would keep our own name from us.
+                    (codes::FORBIDDEN, _) if self.former_key.is_some() && self.revocations < MAX_REVOCATIONS => {
+                        self.revocations += 1;
+                        family.repeat(now, &config, random);
                     }
                     (codes::FORBIDDEN, _) => {
                         self.id = RegistrationId(random.bytes());
@@ -438,7 +455,9 @@ impl Registration {
 
     /// Says everything anew in every family, with a key that no introduction was ever signed with.
     fn renew(&mut self, now: Instant, random: &mut Random) {
-        self.key = Zeroizing::new(random.bytes());
+        let key = Zeroizing::new(random.bytes());
+        self.former_key = Some(core::mem::replace(&mut self.key, key));
+        self.revocations = 0;
         self.replay = ReplayWindow::default();
         for family in &mut self.families {
             family.full = true;
@@ -513,6 +532,10 @@ impl Registration {
                 Due::Nothing => {}
                 Due::Send => {
                     family.said = self.version;
+                    if let Some(former) = self.former_key.as_ref().filter(|_| self.revocations > 0) {
+                        let payload = goodbye(TransactionId(random.bytes()), self.id, former);
+                        messages.push(ToServer { via: family.via, server: family.server, payload });
+                    }
                     let payload = request(id, self.id, &self.key, family, &self.listing);
                     messages.push(ToServer { via: family.via, server: family.server, payload });
                 }
@@ -554,12 +577,7 @@ impl Registration {
                 *sent += 1;
                 let id = transaction.id;
                 for family in &self.families {
-                    let payload = Builder::new(Class::Request, Method::REGISTER, id)
-                        .registration_id(self.id)
-                        .keepalive(0)
-                        .integrity_sha256(&self.key[..])
-                        .fingerprint()
-                        .finish();
+                    let payload = goodbye(id, self.id, &self.key);
                     messages.push(ToServer { via: family.via, server: family.server, payload });
                 }
             }
@@ -592,8 +610,14 @@ pub(super) fn silent(label: &str) -> Error {
     Error::new(ErrorKind::ServerSilent, format!("the server {label} does not answer"))
 }
 
+/// Tells the server that there is no listener of this key.
+fn goodbye(transaction: TransactionId, id: RegistrationId, key: &[u8; 32]) -> Vec<u8> {
+    let builder = Builder::new(Class::Request, Method::REGISTER, transaction).registration_id(id).keepalive(0);
+    builder.integrity_sha256(key).fingerprint().finish()
+}
+
 fn request(
-    transaction: crate::wire::stun::TransactionId,
+    transaction: TransactionId,
     id: RegistrationId,
     key: &[u8; 32],
     family: &Family,
