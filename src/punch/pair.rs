@@ -98,10 +98,16 @@ impl Pair {
         self.priority
     }
 
-    /// Lets more checks be sent: a server has seen the peer there.
+    /// Lets more checks be sent: a server has seen the peer there. When it says so again, the peer still hears nothing:
+    /// that is worth one more of those that are spent, up to as many again.
     pub(super) fn raise_budget(&mut self, now: Instant, budget: u8) {
         let was_spent = !self.may_check();
-        self.budget = self.budget.max(u32::from(budget));
+        let budget = u32::from(budget);
+        if self.budget < budget {
+            self.budget = budget;
+        } else if was_spent && !self.heard && self.budget < 2 * budget {
+            self.budget += 1;
+        }
         if was_spent && self.may_check() {
             self.next_check = Some(now);
         }

@@ -118,24 +118,3 @@ fn every_pair_of_endpoint_independent_nats_gives_a_stream_in_bad_networks() {
     }
     assert!(failures.is_empty(), "{failures:#?}");
 }
-
-#[test]
-fn zz_debug() {
-    let pairs = feasible();
-    let nets = networks();
-    let index: usize = 3077 % 1000;
-    let (a, b) = pairs[index];
-    let link = nets[11].1;
-    let mut pair = Pair::new(3077, b, a);
-    for site in pair.sites {
-        pair.world.net.set_link(site, link);
-    }
-    pair.world.listen(pair.listener, pair.server, Some("bob"));
-    pair.world.run_until_registered(pair.listener);
-    pair.world.connect(pair.connector, pair.server, "bob");
-    pair.world.run_for(Duration::from_secs(40));
-    for node in [pair.listener, pair.connector] {
-        println!("{:#?}", pair.world.node(node).events);
-    }
-    println!("{}", pair.world.net.trace());
-}

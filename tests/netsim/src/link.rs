@@ -111,3 +111,25 @@ impl Default for Link {
         Self::PERFECT
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bursts_have_their_share_of_the_time_and_their_length() {
+        let bursts = Bursts { good: Duration::from_millis(1500), bad: Duration::from_millis(500), loss: 1.0 };
+        for seed in 0..20 {
+            let (mut weather, mut random) = (Weather::default(), Random::new(seed));
+            let (mut lost, mut bursts_seen, mut before) = (0, 0, false);
+            for millis in 0..1_000_000 {
+                let loses = weather.loses(Time::from_millis(millis), bursts, &mut random);
+                lost += u32::from(loses);
+                bursts_seen += u32::from(loses && !before);
+                before = loses;
+            }
+            assert!((200_000..300_000).contains(&lost), "seed {seed}: {lost}");
+            assert!((400..600).contains(&bursts_seen), "seed {seed}: {bursts_seen}");
+        }
+    }
+}
