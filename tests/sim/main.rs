@@ -2,6 +2,7 @@
 
 mod bare;
 mod blocked;
+mod faults;
 mod legacy;
 mod life;
 mod misery;

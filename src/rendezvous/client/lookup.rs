@@ -62,6 +62,16 @@ pub(crate) struct LookupResult<'a> {
     pub(crate) route: &'a [u8],
 }
 
+/// How a server is asked on that has introduced us, when the listener was not heard within the time of silence: a listener
+/// whose NAT has moved it is told of us once its keepalive, at most 25 s later, has told the server where it is.
+const PATIENT: Retransmission = Retransmission {
+    initial: Duration::from_secs(2),
+    maximum: Duration::from_secs(2),
+    silence: Duration::from_secs(20),
+    tcp_after: Duration::MAX,
+    tcp_interval: Duration::MAX,
+};
+
 #[derive(Debug)]
 struct Ask {
     server: usize,
@@ -77,6 +87,8 @@ struct Ask {
     cookie: Option<Vec<u8>>,
     /// Where the server sees us.
     mapped: Option<SocketAddr>,
+    /// It has introduced us long ago, and the listener was not heard: it is asked less often, for as long as we look.
+    is_patient: bool,
     /// Sends that the system refused since the server was heard.
     refused_sends: u8,
     state: State,
@@ -85,6 +97,15 @@ struct Ask {
 }
 
 impl Ask {
+    /// The timing of its requests.
+    fn timing(&self, config: &Retransmission) -> Retransmission {
+        match (self.is_patient, self.via.is_tcp()) {
+            (true, _) => PATIENT,
+            (false, true) => config.over_tcp(),
+            (false, false) => *config,
+        }
+    }
+
     const fn new(server: usize, via: Via, address: SocketAddr, start: Instant, config: &Retransmission) -> Self {
         Self {
             server,
@@ -96,6 +117,7 @@ impl Ask {
             called: false,
             cookie: None,
             mapped: None,
+            is_patient: false,
             refused_sends: 0,
             state: State::Waiting(start),
             backoff: config.initial,
@@ -266,7 +288,7 @@ impl Lookup {
         ask.heard = true;
         ask.mapped = message.xor_mapped_address().map(canonical).or(ask.mapped);
         let server = ask.server;
-        let config = if ask.via.is_tcp() { config.over_tcp() } else { config };
+        let config = ask.timing(&config);
         match message.class() {
             Class::Success => {
                 ask.answered = true;
@@ -376,7 +398,7 @@ impl Lookup {
     ) -> Result<(), Error> {
         let mut fell_silent = Vec::new();
         for ask in &mut self.asks {
-            let config = if ask.via.is_tcp() { self.config.over_tcp() } else { self.config };
+            let config = ask.timing(&self.config);
             if let State::Waiting(start) = ask.state
                 && now >= start
             {
@@ -389,6 +411,11 @@ impl Lookup {
                 Due::Send => {
                     let payload = request(transaction.id, &self.request, ask.cookie.as_deref());
                     messages.push(ToServer { via: ask.via, server: ask.address, payload });
+                }
+                // The listener was not heard: it may be elsewhere by now, and the server does not know it yet.
+                Due::Silent if matches!(ask.state, State::Introduced(_)) => {
+                    ask.is_patient = true;
+                    ask.state = State::Introduced(Transaction::new(now, &PATIENT, random));
                 }
                 Due::Silent => {
                     ask.state = State::Done;
