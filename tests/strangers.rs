@@ -192,3 +192,19 @@ fn a_third_party_gets_four_checks_a_session() {
     }
     assert_eq!(listening.run(HALF_A_MINUTE - Duration::from_millis(1)), (256, 256 * CHECK));
 }
+
+#[test]
+fn an_observed_address_gets_one_more_check_for_each_further_introduction_and_twelve_at_most() {
+    let mut listening = Listening::new();
+    let mut told = candidates(CandidateKind::ServerReflexiveObserved, "203.0.113.5", 7000..7001);
+    told.extend(candidates(CandidateKind::ServerReflexiveClaimed, "198.18.0.1", 53..54));
+    for (times, expected) in [(1, 12), (1, 13), (1, 14), (20, 24), (20, 24)] {
+        for _ in 0..times {
+            listening.introduce(1, &told);
+            listening.run(Duration::from_millis(200));
+        }
+        listening.run(Duration::from_secs(3));
+        assert_eq!(listening.sent[&addr("203.0.113.5:7000")], (expected, expected * CHECK));
+        assert_eq!(listening.sent[&addr("198.18.0.1:53")].0, 2, "what is only claimed gets no more");
+    }
+}

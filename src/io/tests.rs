@@ -177,3 +177,26 @@ fn a_forked_child_is_told_and_harms_nothing() {
     peer.send(b"alive").unwrap();
     assert_eq!(receive(&engine, &link, &mut [0; 1200], &Wait::forever()).unwrap(), 5);
 }
+
+#[test]
+fn a_link_follows_its_peer_and_takes_what_it_sent_before() {
+    let (link, peer) = link(false);
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let before = peer.local_addr().unwrap();
+    let mut buffer = [0; 64];
+    peer.send(b"from before").unwrap();
+    elsewhere.send_to(b"too early", link.local()).unwrap();
+    link.follow(elsewhere.local_addr().unwrap()).unwrap();
+    assert_eq!(link.remote(), elsewhere.local_addr().unwrap());
+    link.send(b"hello").unwrap();
+    assert_eq!(elsewhere.recv_from(&mut buffer).unwrap(), (5, link.local()));
+    elsewhere.send_to(b"from now", link.local()).unwrap();
+    peer.send(b"too late").unwrap();
+    // What came before it moved is handed to the machine, which knows whose it is.
+    assert_eq!(link.take(&mut buffer, 0).unwrap(), Taken::Other(before, 11));
+    assert_eq!(link.take(&mut buffer, 0).unwrap(), Taken::Data(8));
+    assert_eq!(&buffer[..8], b"from now");
+    let nothing = link.take(&mut buffer, libc::MSG_DONTWAIT).unwrap_err();
+    assert!(super::fault::would_block(&nothing), "{nothing}");
+}

@@ -69,7 +69,10 @@ fn meet(seed: u64, kinds: (NatKind, NatKind), link: Link, stream: bool) -> Resul
             PeerEvent::Failed { error, .. } | PeerEvent::ListenFailed { error, .. } => Some(error.kind()),
             _ => None,
         });
-        return Err(kinds.last().unwrap_or_else(|| panic!("neither connected nor failed: seed {seed}")));
+        return Err(kinds
+            .collect::<Vec<_>>()
+            .pop()
+            .unwrap_or_else(|| panic!("neither connected nor failed: seed {seed}")));
     };
     let done: Time = listener.max(connector);
     Ok((done.since(pair.later_introduction()), done.since(called)))

@@ -50,7 +50,7 @@ impl Weather {
             self.bad = !self.bad;
             let mean = if self.bad { bursts.bad } else { bursts.good };
             let length = mean.mul_f64(-(1.0 - random.unit()).ln()).max(Duration::from_nanos(1));
-            self.until = self.until + length;
+            self.until += length;
         }
         self.bad && random.chance(bursts.loss)
     }
