@@ -306,6 +306,12 @@ fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, s
         PeerEvent::Connected { session, .. } => {
             watch.update(*session, |fate| fate.connected = true);
         }
+        PeerEvent::Moved { session, remote } => {
+            if watch.update(*session, |_| {}) {
+                report.event("moved", |object| object.string("session", hex(session)).string("remote", remote));
+                report.line(&format!("the peer is at {remote} now"));
+            }
+        }
         PeerEvent::PeerEnded { session } => {
             watch.update(*session, |fate| fate.peer_ended = true);
         }
@@ -318,7 +324,6 @@ fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, s
         | PeerEvent::Introduced { .. }
         | PeerEvent::LegacyIntroduced { .. }
         | PeerEvent::Failed { .. }
-        | PeerEvent::Moved { .. }
         | PeerEvent::ListenFailed { .. }
         | PeerEvent::PeerBare { .. }
         | PeerEvent::Bare { .. }

@@ -237,3 +237,35 @@ fn nat_masquerade_x_masquerade_with_the_command_of_python() {
         pair.end().unwrap();
     }
 }
+
+/// The connector's NAT forgets its mapping after a second of silence, and gives it another port for the next check: the
+/// listener follows, and data that only the listener sends arrives again.
+#[test]
+fn a_mapping_that_changes_in_the_middle_is_followed() {
+    let Some(mut lab) = Lab::or_skip("a_mapping_that_changes_in_the_middle_is_followed") else { return };
+    let server = serve(&mut lab);
+    let bob = lab.host("bob").unwrap();
+    let (right, alice) = client(&mut lab, "alice", Router::MasqueradeRandom);
+    let mut pair = start(server.address, &bob, &alice, &[]);
+    pair.connected().unwrap();
+    pair.exchange("from the listener", "from the connector").unwrap();
+    let forget_after = |seconds: &str| {
+        let names = ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"];
+        let settings = names.map(|name| format!("net.netfilter.{name}={seconds}"));
+        let done = std::process::Command::new("ip")
+            .args(["netns", "exec", right.router(), "sysctl", "-qw"])
+            .args(settings)
+            .status();
+        assert!(done.unwrap().success());
+    };
+    forget_after("1");
+    // The listener's line comes through again once the mapping has gone and the next check has come from another.
+    pair.listener
+        .wait_for(Stream::Err, "that the peer has moved", PATIENCE, |line| field(line, "event") == Some("moved"))
+        .unwrap();
+    forget_after("30");
+    pair.listener.say("found you").unwrap();
+    pair.connector.wait_for(Stream::Out, "found you", PATIENCE, |line| line == "found you").unwrap();
+    pair.connector.say("so you did").unwrap();
+    pair.listener.wait_for(Stream::Out, "so you did", PATIENCE, |line| line == "so you did").unwrap();
+}
