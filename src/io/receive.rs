@@ -30,8 +30,7 @@ pub(crate) fn receive(shared: &Shared, link: &Link, buffer: &mut [u8], wait: &Wa
 }
 
 fn receive_whole(shared: &Shared, link: &Link, buffer: &mut [u8], wait: &Wait) -> Result<usize> {
-    let sleeps_in_receive = shared.threaded && wait.is_endless();
-    let flags = if sleeps_in_receive { 0 } else { libc::MSG_DONTWAIT };
+    let flags = if shared.may_sleep(wait) { 0 } else { libc::MSG_DONTWAIT };
     let mut deadline = None;
     if let Some(cancel) = wait.cancel() {
         cancel.check()?;

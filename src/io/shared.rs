@@ -9,6 +9,7 @@
 //! them takes over when the first has what it wanted.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
@@ -55,6 +56,27 @@ pub(crate) struct Callbacks {
     pub(crate) log: Option<Box<LogCallback>>,
     /// A state that may be polled has changed.
     pub(crate) change: Option<Box<ChangeCallback>>,
+}
+
+thread_local! {
+    /// How many callbacks this thread is in: one that uses another endpoint may be in its callback, too.
+    static CALLBACKS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// This thread is in a callback until this is dropped.
+struct InCallback;
+
+impl InCallback {
+    fn enter() -> Self {
+        CALLBACKS.set(CALLBACKS.get() + 1);
+        Self
+    }
+}
+
+impl Drop for InCallback {
+    fn drop(&mut self) {
+        CALLBACKS.set(CALLBACKS.get() - 1);
+    }
 }
 
 /// See the module.
@@ -182,6 +204,7 @@ impl Shared {
                 told.busy = Some(thread::current().id());
                 notice
             };
+            let _in_callback = InCallback::enter();
             // Its panic is the program's own, and was reported by the panic hook.
             let _ = catch_unwind(AssertUnwindSafe(|| match &notice {
                 Notice::Event(event) => self.callbacks.event.iter().for_each(|callback| callback(event)),
@@ -191,15 +214,30 @@ impl Shared {
         }
     }
 
+    /// Whether this thread is in a callback of this endpoint.
+    pub(super) fn is_in_callback(&self) -> bool {
+        CALLBACKS.get() != 0 && self.told().busy == Some(thread::current().id())
+    }
+
+    /// Fails in a callback of this endpoint: what is waited for may need the callback's end.
+    fn check_callback(&self) -> Result<()> {
+        if self.is_in_callback() {
+            let text = "a blocking call inside a callback could wait for itself";
+            return Err(Error::new(ErrorKind::InvalidArgument, text).with_hint("hand the event to another thread"));
+        }
+        Ok(())
+    }
+
+    /// Whether a call may sleep in the system's own call until its success or failure: nothing else ends it, and
+    /// nothing else has to be done meanwhile.
+    pub(super) fn may_sleep(&self, wait: &Wait) -> bool {
+        self.threaded && wait.is_endless() && !self.is_in_callback()
+    }
+
     /// Blocks until `look` finds what it wants, an error, or the end of the wait.
     pub(crate) fn wait<T>(&self, wait: &Wait, mut look: impl FnMut(&mut Core) -> Option<Result<T>>) -> Result<T> {
-        if self.told().busy == Some(thread::current().id()) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "a blocking call inside a callback could wait for itself",
-            )
-            .with_hint("hand the event to another thread"));
-        }
+        self.check_process()?;
+        self.check_callback()?;
         let deadline = wait.deadline();
         let sleeper: Weak<dyn Sleeper> = self.weak.clone();
         let _watch = wait.cancel().map(|cancel| cancel.watch(sleeper));
@@ -248,6 +286,7 @@ impl Shared {
 
     /// Blocks until a connection's socket is readable, something else is worth a look, or the deadline passes.
     pub(super) fn wait_readable(&self, link: &dyn AsRawFd, wait: &Wait, deadline: Deadline) -> Result<()> {
+        self.check_callback()?;
         let failed = |error| os_error("cannot wait for a socket", &error);
         let left = deadline.left();
         let driving = if self.threaded { None } else { self.try_drive()? };
@@ -261,6 +300,7 @@ impl Shared {
 
     /// Blocks until a stream's socket takes bytes, something else is worth a look, or the deadline passes.
     pub(super) fn wait_writable(&self, link: &dyn AsRawFd, wait: &Wait, deadline: Deadline) -> Result<()> {
+        self.check_callback()?;
         let other = wait.cancel().map(|cancel| cancel as &dyn AsRawFd);
         // Without a thread it is enough to drive now and then: the stream itself does not need it.
         if !self.threaded

@@ -254,7 +254,7 @@ impl<'a> Call<'a> {
 
     /// A call that nothing but its success or failure ends sleeps in the system's call itself.
     fn flags(&self) -> libc::c_int {
-        if self.shared.threaded && self.wait.is_endless() { 0 } else { libc::MSG_DONTWAIT }
+        if self.shared.may_sleep(self.wait) { 0 } else { libc::MSG_DONTWAIT }
     }
 
     fn sleep(&mut self, for_sending: bool, late: &str) -> Result<()> {

@@ -5,7 +5,8 @@ use std::{
     mem::{offset_of, size_of},
     net::{IpAddr, SocketAddr},
     ptr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    thread::{self, ThreadId},
 };
 
 use holepunch_core::{Endpoint, EndpointBuilder, Error, ErrorKind, Result, machine::Level, rendezvous::keys::Secret};
@@ -201,10 +202,15 @@ fn bind_address(text: &str) -> Result<SocketAddr> {
 
 /// The callback of C, for as long as the endpoint's handle lives.
 ///
-/// The core may hold its end of this longer than C holds the endpoint; [`Log::end`] waits for calls that are under
-/// way and lets no more through, so that `log_user` can be freed afterwards.
+/// The core may hold its end of this longer than C holds the endpoint; [`Log::end`] waits for a call that is under
+/// way and lets no more through, so that `log_user` can be freed afterwards. Only one that ends it from within the call
+/// does not wait for itself.
 #[derive(Default)]
-pub(crate) struct Log(RwLock<Option<Sink>>);
+pub(crate) struct Log {
+    sink: RwLock<Option<Sink>>,
+    /// The thread that is in the callback, and whether that has ended the log. An endpoint's callbacks run one at a time.
+    inside: Mutex<(Option<ThreadId>, bool)>,
+}
 
 struct Sink {
     function: unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char),
@@ -218,18 +224,37 @@ unsafe impl Sync for Sink {}
 
 impl Log {
     pub(crate) fn end(&self) {
+        {
+            let mut inside = self.inside();
+            inside.1 = true;
+            if inside.0 == Some(thread::current().id()) {
+                return;
+            }
+        }
         self.set(None);
     }
 
+    fn inside(&self) -> MutexGuard<'_, (Option<ThreadId>, bool)> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, sink: Option<Sink>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = sink;
+        *self.sink.write().unwrap_or_else(PoisonError::into_inner) = sink;
     }
 
     fn line(&self, level: Level, message: &str) {
-        if let Some(sink) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(sink) = &*self.sink.read().unwrap_or_else(PoisonError::into_inner) {
             let message = c_string(message);
+            {
+                let mut inside = self.inside();
+                if inside.1 {
+                    return;
+                }
+                inside.0 = Some(thread::current().id());
+            }
             // SAFETY: the caller of C said so: a function that takes these.
             unsafe { (sink.function)(sink.user, level as i32, message.as_ptr()) }
+            self.inside().0 = None;
         }
     }
 }

@@ -25,6 +25,8 @@ pub const HOLEPUNCH_FOREVER: i64 = -1;
 pub struct holepunch_endpoint_t {
     inner: Endpoint,
     log: Arc<Log>,
+    /// The process that made it.
+    process: u32,
     poison: Poison,
 }
 
@@ -55,7 +57,8 @@ pub unsafe extern "C" fn holepunch_endpoint_new(
             let out = Out::new(endpoint, "endpoint")?;
             let (builder, log) = config::read(config)?;
             let inner = builder.build()?;
-            out.set(guard::into_raw(holepunch_endpoint_t { inner, log, poison: Poison::default() }));
+            let process = std::process::id();
+            out.set(guard::into_raw(holepunch_endpoint_t { inner, log, process, poison: Poison::default() }));
             Ok(())
         })
     }
@@ -248,7 +251,10 @@ pub unsafe extern "C" fn holepunch_endpoint_free(endpoint: *mut holepunch_endpoi
     unsafe {
         guard::free(endpoint, |endpoint| {
             endpoint.inner.close();
-            endpoint.log.end();
+            // In a forked child nobody calls it, and a thread that was in it may be in the parent only.
+            if endpoint.process == std::process::id() {
+                endpoint.log.end();
+            }
         });
     }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use support::{Server, assert_success, cargo_build, compile, run};
+use support::{Server, Way, assert_success, cargo_build, compile, compile_for, run};
 
 struct Examples {
     c: Pair,
@@ -39,9 +39,18 @@ fn program(path: &Path, server: &str) -> Command {
 }
 
 fn talk(listener: &Path, connector: &Path) {
+    talk_in(Way::Plain, listener, connector);
+}
+
+fn talk_in(way: Way, listener: &Path, connector: &Path) {
     let server = Server::start();
-    let listening = program(listener, &server.address).arg("echo").spawn().expect("the listener starts");
-    let connected = run(program(connector, &server.address).args(["echo", "one", "two words", "drei: \u{e4}"]));
+    let program = |path| {
+        let mut command = way.program(path);
+        command.env("HOLEPUNCH_SERVER", &server.address);
+        command
+    };
+    let listening = program(listener).arg("echo").spawn().expect("the listener starts");
+    let connected = run(program(connector).args(["echo", "one", "two words", "drei: \u{e4}"]));
     let listened = listening.wait_with_output().expect("the listener can be waited for");
     assert_success(&connected);
     assert_success(&listened);
@@ -62,6 +71,21 @@ fn talk(listener: &Path, connector: &Path) {
 #[test]
 fn c_listener_and_c_connector() {
     talk(&examples().c.listener, &examples().c.connector);
+}
+
+#[test]
+fn c_listener_and_c_connector_sanitised() {
+    if Way::Sanitised.is_there("C examples") {
+        let built = |name: &str| compile_for(&format!("examples/c/{name}.c"), Way::Sanitised);
+        talk_in(Way::Sanitised, &built("listener"), &built("connector"));
+    }
+}
+
+#[test]
+fn c_listener_and_c_connector_under_valgrind() {
+    if Way::Memcheck.is_there("C examples") {
+        talk_in(Way::Memcheck, &examples().c.listener, &examples().c.connector);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Builds what the tests link and run: the library, C programs, the examples.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
@@ -55,23 +55,101 @@ fn unfinished(path: &Path) -> PathBuf {
     unfinished
 }
 
+/// How a C program is built and run.
+#[allow(dead_code, reason = "not every test has all of them")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As users do.
+    Plain,
+    /// Under AddressSanitizer with LeakSanitizer, and UndefinedBehaviorSanitizer. They look into the C program and,
+    /// as all memory comes from their allocator, see what the library leaks or frees twice.
+    Sanitised,
+    /// Under valgrind's memcheck, which looks into the library, too.
+    Memcheck,
+}
+
+/// What every sanitised program is compiled with.
+const SANITISERS: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+
+#[allow(dead_code, reason = "not every test has all ways")]
+impl Way {
+    /// Whether this machine has what it needs. Where not, that is said past the test harness's capture, and
+    /// `scripts/test` counts it.
+    pub(crate) fn is_there(self, test: &str) -> bool {
+        let (tool, why) = match self {
+            Self::Plain => return true,
+            Self::Sanitised => {
+                let probe = Command::new("sh")
+                    .arg("-c")
+                    .arg(format!("echo 'int main(void) {{ return 0; }}' | cc {} -xc - -o /dev/null", SANITISERS[0]))
+                    .output();
+                (probe, "the C compiler has no sanitisers (Debian: libasan and libubsan)")
+            }
+            Self::Memcheck => (Command::new("valgrind").arg("--version").output(), "there is no valgrind"),
+        };
+        let is_there = tool.is_ok_and(|output| output.status.success());
+        if !is_there {
+            // Nobody is left to tell when standard error is gone.
+            let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {why}\n").as_bytes());
+        }
+        is_there
+    }
+
+    /// A program built this way, whose output is kept, and which is ended with status 124 when it hangs.
+    pub(crate) fn program(self, path: &Path) -> Command {
+        let mut command = Command::new("timeout");
+        command.arg("300");
+        if self == Self::Memcheck {
+            command.args(["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full"]);
+            // What is still reachable, if only by a pointer to its middle, as the standard library has one to the main
+            // thread, is no leak.
+            command.args(["--show-leak-kinds=definite,indirect", "--errors-for-leak-kinds=definite,indirect"]);
+        }
+        command.arg(path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env("ASAN_OPTIONS", "detect_leaks=1:detect_stack_use_after_return=1");
+        command.env("UBSAN_OPTIONS", "print_stacktrace=1");
+        command
+    }
+}
+
 /// Compiles a C program, strictly, and returns its path.
 #[allow(dead_code, reason = "not every test compiles programs")]
 pub(crate) fn compile(source: &str) -> PathBuf {
-    let source = root().join(source);
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.file_stem().expect("a source has a name"));
+    compile_for(source, Way::Plain)
+}
+
+/// Compiles a C program, strictly, to be run in a certain way, and returns its path.
+#[allow(dead_code, reason = "not every test compiles programs")]
+pub(crate) fn compile_for(source: &str, way: Way) -> PathBuf {
+    let library = format!("-Wl,-rpath,{}", library().display());
+    let directory = library_argument();
+    compile_with(&root().join(source), way, &[&directory, "-lholepunch", "-ldl", &library])
+}
+
+fn library_argument() -> String {
+    format!("-L{}", library().display())
+}
+
+/// Compiles a C program, strictly, with these last arguments, and returns its path.
+#[allow(dead_code, reason = "not every test compiles programs")]
+pub(crate) fn compile_with(source: &Path, way: Way, arguments: &[&str]) -> PathBuf {
+    let mut name = source.file_stem().expect("a source has a name").to_owned();
+    if way == Way::Sanitised {
+        name.push("-sanitised");
+    }
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let unfinished = unfinished(&program);
     let output = Command::new("cc")
         .args(["-std=c99", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread", "-I"])
         .arg(root().join("include"))
+        .arg("-I")
+        .arg(root().join("bindings/c/tests/c"))
         .arg(format!("-DEXPECTED_VERSION=\"{}\"", env!("CARGO_PKG_VERSION")))
-        .arg(&source)
+        .args(if way == Way::Sanitised { &SANITISERS[..] } else { &[] })
+        .arg(source)
         .arg("-o")
         .arg(&unfinished)
-        .arg("-L")
-        .arg(library())
-        .arg("-lholepunch")
-        .arg(format!("-Wl,-rpath,{}", library().display()))
+        .args(arguments)
         .output()
         .expect("a C compiler is installed");
     assert!(output.status.success(), "{}:\n{}", source.display(), String::from_utf8_lossy(&output.stderr));
@@ -79,12 +157,10 @@ pub(crate) fn compile(source: &str) -> PathBuf {
     program
 }
 
-/// A program whose output is kept, and which is ended with status 124 after two minutes.
+/// A program whose output is kept, and which is ended with status 124 when it hangs.
 #[allow(dead_code, reason = "not every test runs programs")]
 pub(crate) fn program(path: &Path) -> Command {
-    let mut command = Command::new("timeout");
-    command.arg("120").arg(path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    Way::Plain.program(path)
 }
 
 /// Runs a program to its end.
