@@ -61,9 +61,6 @@ impl Stream {
     /// `Timeout` and `Cancelled` as `wait` says; `Closed` after [`close`](Self::close); `Lost` when the peer has broken the connection off, or
     /// has answered nothing for 30 s; `Forked`, `Io`.
     pub fn recv(&self, buffer: &mut [u8], wait: Wait) -> Result<usize> {
-        if buffer.is_empty() {
-            return self.engine.check_process().map(|()| 0);
-        }
         streaming::receive(&self.engine, &self.link, buffer, &wait)
     }
 

@@ -206,6 +206,9 @@ pub(crate) fn receive(shared: &Shared, link: &StreamLink, buffer: &mut [u8], wai
     let mut call = Call::begin(shared, link, wait)?;
     loop {
         call.check()?;
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         match link.socket.recv_with_flags(as_uninit(buffer), call.flags()) {
             // At the end, which our own close makes too.
             Ok(0) => return link.check_whole().map(|()| 0),
@@ -273,6 +276,8 @@ impl<'a> Call<'a> {
 /// Sends all of the bytes.
 pub(crate) fn send_all(shared: &Shared, link: &StreamLink, mut bytes: &[u8], wait: &Wait) -> Result<()> {
     let deadline = wait.deadline();
+    // Also where there is nothing to send.
+    Call::begin(shared, link, wait)?.check()?;
     while !bytes.is_empty() {
         let wait = deadline.left().map_or_else(|| wait.clone(), |left| wait.but_at_most(left));
         let sent = send(shared, link, bytes, &wait)?;

@@ -172,7 +172,7 @@ static void set_patience(enum patience patience) {
 
 static struct {
     holepunch_endpoint_t *near, *far;
-    holepunch_listener_t *listener;
+    holepunch_listener_t *listener, *own;
     holepunch_connection_t *connection, *accepted;
     holepunch_stream_t *stream, *accepted_stream;
 } scene;
@@ -194,7 +194,7 @@ static void *connect_both(void *argument) {
 }
 
 static void close_all(void) {
-    OK(holepunch_listener_close(scene.listener, error));
+    OK(holepunch_listener_close(scene.own, error));
     OK(holepunch_connection_close(scene.connection, error));
     OK(holepunch_stream_close(scene.stream, error));
     OK(holepunch_endpoint_close(scene.near, error));
@@ -210,7 +210,7 @@ static void give_away(void) {
 
 static void panic_all(void) {
     CHECK(panic_on(scene.near, "endpoint") == HOLEPUNCH_ERROR_POISONED);
-    CHECK(panic_on(scene.listener, "listener") == HOLEPUNCH_ERROR_POISONED);
+    CHECK(panic_on(scene.own, "listener") == HOLEPUNCH_ERROR_POISONED);
     CHECK(panic_on(scene.connection, "connection") == HOLEPUNCH_ERROR_POISONED);
     CHECK(panic_on(scene.stream, "stream") == HOLEPUNCH_ERROR_POISONED);
     CHECK(panic_on(fresh, "cancel") == HOLEPUNCH_ERROR_POISONED);
@@ -225,6 +225,7 @@ static void begin(enum state state) {
     scene.near = endpoint(on_log);
     scene.far = endpoint(NULL);
     OK(holepunch_endpoint_listen(scene.far, "table", LISTEN_FOR(20000), NULL, &scene.listener, error));
+    OK(holepunch_endpoint_listen(scene.near, "own", LISTEN_FOR(20000), NULL, &scene.own, error));
     thread = start(connect_both, NULL);
     OK(holepunch_listener_accept_datagram(scene.listener, 20000, NULL, &scene.accepted, error));
     OK(holepunch_listener_accept(scene.listener, 20000, NULL, &scene.accepted_stream, error));
@@ -236,7 +237,7 @@ static void begin(enum state state) {
     if (state == PANICKED)
         panic_all();
     endpoint_values[1] = scene.near;
-    listener_values[1] = scene.listener;
+    listener_values[1] = scene.own;
     connection_values[1] = scene.connection;
     stream_values[1] = scene.stream;
 }
@@ -247,6 +248,7 @@ static void end(void) {
     holepunch_connection_free(scene.connection);
     holepunch_connection_free(scene.accepted);
     holepunch_listener_free(scene.listener);
+    holepunch_listener_free(scene.own);
     holepunch_endpoint_free(scene.near);
     holepunch_endpoint_free(scene.far);
     holepunch_cancel_free(fresh);
