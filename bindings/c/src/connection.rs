@@ -6,7 +6,6 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, IntoRawFd as _},
     slice,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +19,7 @@ use crate::{
     guard::{self, Handle, Out, Poison},
     holepunch_socket_t,
     sized_struct::check_size,
+    slot::Slot,
 };
 
 /// The largest datagram that can be sent, in bytes.
@@ -36,36 +36,17 @@ const FIRST_PATH_SIZE: usize = offset_of!(holepunch_path_t, sockets) + size_of::
 /// A direct path to one peer that carries datagrams: each arrives whole or not at all, in any order.
 pub struct holepunch_connection_t {
     /// Gone once the program has the socket.
-    inner: Mutex<Option<Arc<Connection>>>,
+    inner: Slot<Connection>,
     poison: Poison,
 }
 
 impl holepunch_connection_t {
     pub(crate) fn new(inner: Connection) -> Self {
-        Self { inner: Mutex::new(Some(Arc::new(inner))), poison: Poison::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self) -> Result<Arc<Connection>> {
-        self.lock().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the connection's socket was given away"))
-    }
-
-    /// Takes the connection out, unless another call uses it.
-    fn take(&self) -> Result<Connection> {
-        let mut inner = self.lock();
-        let taken = inner.take().ok_or_else(|| Error::new(ErrorKind::Closed, "the socket was given away before"))?;
-        Arc::try_unwrap(taken).map_err(|used| {
-            *inner = Some(used);
-            Error::new(ErrorKind::InvalidArgument, "another call uses the connection")
-                .with_hint("end the calls on it first")
-        })
+        Self { inner: Slot::new(inner, Self::NAME), poison: Poison::default() }
     }
 
     fn close(&self) {
-        if let Ok(connection) = self.get() {
+        if let Ok(connection) = self.inner.get() {
             connection.close();
         }
     }
@@ -128,7 +109,7 @@ pub unsafe extern "C" fn holepunch_connection_send(
                 }
                 (false, _) => slice::from_raw_parts(data, length),
             };
-            connection.get()?.send(bytes)
+            connection.inner.get()?.send(bytes)
         })
     }
 }
@@ -158,7 +139,7 @@ pub unsafe extern "C" fn holepunch_connection_recv(
             let out = Out::new(length, "length")?;
             let buffer = guard::buffer(buffer, capacity, LONGEST_DATAGRAM)?;
             let wait = deadline::wait(timeout_ms, cancel)?;
-            out.set(connection.get()?.recv(buffer, wait)?);
+            out.set(connection.inner.get()?.recv(buffer, wait)?);
             Ok(())
         })
     }
@@ -179,7 +160,9 @@ pub unsafe extern "C" fn holepunch_connection_end(
     error: *mut *mut holepunch_error_t,
 ) -> i32 {
     // SAFETY: every pointer is NULL or what the header asks for.
-    unsafe { guard::call(connection, error, |connection| connection.get()?.end(deadline::wait(timeout_ms, cancel)?)) }
+    unsafe {
+        guard::call(connection, error, |connection| connection.inner.get()?.end(deadline::wait(timeout_ms, cancel)?))
+    }
 }
 
 /// Tells what is known of the path. Set path->size first.
@@ -194,7 +177,7 @@ pub unsafe extern "C" fn holepunch_connection_path(
     error: *mut *mut holepunch_error_t,
 ) -> i32 {
     // SAFETY: every pointer is NULL or what the header asks for.
-    unsafe { guard::call(connection, error, |connection| write_path(&connection.get()?.path(), path)) }
+    unsafe { guard::call(connection, error, |connection| write_path(&connection.inner.get()?.path(), path)) }
 }
 
 /// Gives the smoothed round-trip time to the peer, in microseconds, as the latest checks showed it.
@@ -210,7 +193,7 @@ pub unsafe extern "C" fn holepunch_connection_rtt(
     unsafe {
         guard::call(connection, error, |connection| {
             let out = Out::new(rtt_us, "rtt_us")?;
-            out.set(microseconds(connection.get()?.rtt()));
+            out.set(microseconds(connection.inner.get()?.rtt()));
             Ok(())
         })
     }
@@ -233,7 +216,7 @@ pub unsafe extern "C" fn holepunch_connection_fd(
     unsafe {
         guard::call(connection, error, |connection| {
             let out = Out::new(fd, "fd")?;
-            out.set(connection.get()?.as_fd().as_raw_fd());
+            out.set(connection.inner.get()?.as_fd().as_raw_fd());
             Ok(())
         })
     }
@@ -266,7 +249,7 @@ pub unsafe extern "C" fn holepunch_connection_into_socket(
     unsafe {
         guard::call(connection, error, |connection| {
             let out = Out::new(socket, "socket")?;
-            out.set(connection.take()?.into_socket()?.into_raw_fd());
+            out.set(connection.inner.take()?.into_socket()?.into_raw_fd());
             Ok(())
         })
     }

@@ -19,6 +19,7 @@ mod guard;
 pub mod listener;
 pub mod options;
 mod sized_struct;
+mod slot;
 pub mod status;
 pub mod stream;
 pub mod version;

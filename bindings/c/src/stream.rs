@@ -3,7 +3,6 @@
 use std::{
     os::fd::{AsFd, AsRawFd, IntoRawFd as _},
     slice,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use holepunch_core::{Error, ErrorKind, Result, Stream, Wait};
@@ -15,6 +14,7 @@ use crate::{
     error::holepunch_error_t,
     guard::{self, Handle, Out, Poison},
     holepunch_socket_t,
+    slot::Slot,
 };
 
 /// More is never received at once, whatever there is room for, in bytes.
@@ -26,25 +26,17 @@ const LONGEST: usize = isize::MAX as usize;
 /// A direct path to one peer that carries a stream of bytes each way, complete and in order.
 pub struct holepunch_stream_t {
     /// Gone once the program has the socket.
-    inner: Mutex<Option<Arc<Stream>>>,
+    inner: Slot<Stream>,
     poison: Poison,
 }
 
 impl holepunch_stream_t {
     pub(crate) fn new(inner: Stream) -> Self {
-        Self { inner: Mutex::new(Some(Arc::new(inner))), poison: Poison::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Stream>>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self) -> Result<Arc<Stream>> {
-        self.lock().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the stream's socket was given away"))
+        Self { inner: Slot::new(inner, Self::NAME), poison: Poison::default() }
     }
 
     fn close(&self) {
-        if let Ok(stream) = self.get() {
+        if let Ok(stream) = self.inner.get() {
             stream.close();
         }
     }
@@ -81,7 +73,7 @@ pub unsafe extern "C" fn holepunch_stream_send(
         guard::call(stream, error, |stream| {
             let out = Out::new(sent, "sent")?;
             let (bytes, wait) = (bytes(data, length)?, deadline::wait(timeout_ms, cancel)?);
-            out.set(stream.get()?.send(bytes, wait)?);
+            out.set(stream.inner.get()?.send(bytes, wait)?);
             Ok(())
         })
     }
@@ -103,7 +95,7 @@ pub unsafe extern "C" fn holepunch_stream_send_all(
     unsafe {
         guard::call(stream, error, |stream| {
             let (bytes, wait): (_, Wait) = (bytes(data, length)?, deadline::wait(timeout_ms, cancel)?);
-            stream.get()?.send_all(bytes, wait)
+            stream.inner.get()?.send_all(bytes, wait)
         })
     }
 }
@@ -131,7 +123,7 @@ pub unsafe extern "C" fn holepunch_stream_recv(
             let out = Out::new(length, "length")?;
             let buffer = guard::buffer(buffer, capacity, MOST_AT_ONCE)?;
             let wait = deadline::wait(timeout_ms, cancel)?;
-            out.set(stream.get()?.recv(buffer, wait)?);
+            out.set(stream.inner.get()?.recv(buffer, wait)?);
             Ok(())
         })
     }
@@ -147,7 +139,7 @@ pub unsafe extern "C" fn holepunch_stream_shutdown(
     error: *mut *mut holepunch_error_t,
 ) -> i32 {
     // SAFETY: the handle is NULL or alive and `error` NULL or writable, as the header asks.
-    unsafe { guard::call(stream, error, |stream| stream.get()?.shutdown_write()) }
+    unsafe { guard::call(stream, error, |stream| stream.inner.get()?.shutdown_write()) }
 }
 
 /// Tells what is known of the path. Set path->size first.
@@ -164,7 +156,7 @@ pub unsafe extern "C" fn holepunch_stream_path(
     error: *mut *mut holepunch_error_t,
 ) -> i32 {
     // SAFETY: every pointer is NULL or what the header asks for.
-    unsafe { guard::call(stream, error, |stream| write_path(&stream.get()?.path(), path)) }
+    unsafe { guard::call(stream, error, |stream| write_path(&stream.inner.get()?.path(), path)) }
 }
 
 /// Gives the smoothed round-trip time to the peer, in microseconds, as the system measures it.
@@ -181,7 +173,7 @@ pub unsafe extern "C" fn holepunch_stream_rtt(
     unsafe {
         guard::call(stream, error, |stream| {
             let out = Out::new(rtt_us, "rtt_us")?;
-            out.set(microseconds(stream.get()?.rtt()));
+            out.set(microseconds(stream.inner.get()?.rtt()));
             Ok(())
         })
     }
@@ -203,7 +195,7 @@ pub unsafe extern "C" fn holepunch_stream_fd(
     unsafe {
         guard::call(stream, error, |stream| {
             let out = Out::new(fd, "fd")?;
-            out.set(stream.get()?.as_fd().as_raw_fd());
+            out.set(stream.inner.get()?.as_fd().as_raw_fd());
             Ok(())
         })
     }
@@ -227,18 +219,7 @@ pub unsafe extern "C" fn holepunch_stream_into_socket(
     unsafe {
         guard::call(stream, error, |stream| {
             let out = Out::new(socket, "socket")?;
-            let mut inner = stream.lock();
-            let given =
-                inner.take().ok_or_else(|| Error::new(ErrorKind::Closed, "the socket was given away before"))?;
-            match Arc::try_unwrap(given) {
-                Ok(given) => out.set(given.into_socket()?.into_raw_fd()),
-                Err(used) => {
-                    *inner = Some(used);
-                    let message = "another call uses the stream";
-                    let hint = "end the calls on it first";
-                    return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint(hint));
-                }
-            }
+            out.set(stream.inner.take()?.into_socket()?.into_raw_fd());
             Ok(())
         })
     }

@@ -30,6 +30,8 @@ pub mod listener;
 pub mod options;
 #[path = "../../src/sized_struct.rs"]
 mod sized_struct;
+#[path = "../../src/slot.rs"]
+mod slot;
 #[path = "../../src/status.rs"]
 pub mod status;
 #[path = "../../src/stream.rs"]
