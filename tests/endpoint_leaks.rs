@@ -5,9 +5,12 @@ mod greeter;
 #[path = "endpoint/rendezvous.rs"]
 mod rendezvous;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use holepunch::{Cancel, ConnectOptions, ErrorKind, Wait};
+use holepunch::{Cancel, ConnectOptions, Endpoint, ErrorKind, Listener, Wait};
 use rendezvous::{LONG, Rendezvous, receive};
 
 /// The descriptors and threads of this process.
@@ -43,6 +46,118 @@ fn use_everything(server: &Rendezvous) {
     }
 }
 
+/// How many connections of each kind; some hundred are as good, but for what a page each would be.
+fn many() -> usize {
+    std::env::var("HOLEPUNCH_TEST_CONNECTIONS").map_or(200, |count| count.parse().unwrap())
+}
+
+/// The most by which memory may grow after the first have made what is kept: the allocator's caches, some hundred KiB.
+/// A thousand connections that left one page each would be 4,000.
+const GROWTH_KIB: usize = 2048;
+
+/// Memory of this process that is in use, in KiB.
+fn resident_kib() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Connects `count` times, talks, and closes.
+fn datagrams(connecting: &Endpoint, listener: &Listener, count: usize) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..count {
+                let accepted = listener.accept_datagram(LONG.into()).unwrap();
+                accepted.send(&receive(&accepted).unwrap()).unwrap();
+                assert_eq!(receive(&accepted).unwrap_err().kind(), ErrorKind::Closed);
+            }
+        });
+        for _ in 0..count {
+            let connection = connecting.connect_datagram("many", &ConnectOptions::default()).unwrap();
+            connection.send(b"x").unwrap();
+            assert_eq!(receive(&connection).unwrap(), b"x");
+        }
+    });
+}
+
+fn streams(connecting: &Endpoint, listener: &Listener, count: usize) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..count {
+                let accepted = listener.accept(LONG.into()).unwrap();
+                accepted.send_all(b"x", LONG.into()).unwrap();
+                assert_eq!(accepted.recv(&mut [0; 9], LONG.into()).unwrap(), 0);
+            }
+        });
+        for _ in 0..count {
+            let stream = connecting.connect("many", &ConnectOptions::default()).unwrap();
+            assert_eq!(stream.recv(&mut [0; 9], LONG.into()).unwrap(), 1);
+        }
+    });
+}
+
+fn failures(connecting: &Endpoint, _listener: &Listener, count: usize) {
+    let once = ConnectOptions::default().wait(Duration::ZERO);
+    for _ in 0..count {
+        assert_eq!(connecting.connect_datagram("nobody", &once).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(connecting.connect("nobody", &once).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
+
+/// Waits until there is no more than there was; the ends of connections are told in the background.
+fn settle(before: (usize, usize)) {
+    let start = Instant::now();
+    while held() != before && start.elapsed() < LONG {
+        std::thread::yield_now();
+    }
+    assert_eq!(held(), before);
+}
+
+/// One connection after the other.
+fn many_leave_nothing(server: &Rendezvous) {
+    let (connecting, listening) = (server.endpoint().build().unwrap(), server.endpoint().build().unwrap());
+    let listener = listening.listen(Some("many"), LONG.into()).unwrap();
+    let before = held();
+    let kinds: [(&str, fn(&Endpoint, &Listener, usize)); 3] =
+        [("datagrams", datagrams), ("streams", streams), ("failures of both", failures)];
+    for (what, make) in kinds {
+        make(&connecting, &listener, many() / 4);
+        settle(before);
+        let (memory, start) = (resident_kib(), Instant::now());
+        make(&connecting, &listener, many());
+        settle(before);
+        let growth = resident_kib().saturating_sub(memory);
+        println!("{} {what}: {growth} KiB more after {:?}", many(), start.elapsed());
+        assert!(growth < GROWTH_KIB, "{what}: {growth} KiB more");
+    }
+}
+
+/// All at once in one process: one thread for each endpoint whatever it has, and one descriptor for each end of a path.
+fn many_at_once(server: &Rendezvous) {
+    let before = held();
+    {
+        let (connecting, listening) = (server.endpoint().build().unwrap(), server.endpoint().build().unwrap());
+        let listener = listening.listen(Some("crowd"), LONG.into()).unwrap();
+        let (descriptors, threads) = held();
+        assert_eq!(threads, before.1 + 2);
+        let mut ends = Vec::new();
+        for _ in 0..many() {
+            ends.push(connecting.connect_datagram("crowd", &ConnectOptions::default()).unwrap());
+            ends.push(listener.accept_datagram(LONG.into()).unwrap());
+        }
+        settle((descriptors + ends.len(), threads));
+        for pair in ends.chunks(2) {
+            pair[0].send(b"one").unwrap();
+            assert_eq!(receive(&pair[1]).unwrap(), b"one");
+        }
+        listening.close();
+        for near in ends.iter().step_by(2) {
+            assert_eq!(receive(near).unwrap_err().kind(), ErrorKind::Closed);
+        }
+    }
+    settle(before);
+}
+
 #[test]
 fn nothing_is_left() {
     let server = Rendezvous::start();
@@ -52,4 +167,6 @@ fn nothing_is_left() {
         use_everything(&server);
     }
     assert_eq!(held(), before);
+    many_leave_nothing(&server);
+    many_at_once(&server);
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Server, Way, assert_success, compile_for, run};
+use support::{Server, Way, assert_success, compile_for, library, run};
 
 fn passes(name: &str, way: Way) {
     if !way.is_there(&format!("{name}.c {way:?}")) {
@@ -10,7 +10,10 @@ fn passes(name: &str, way: Way) {
     }
     let server = Server::start();
     let program = compile_for(&format!("bindings/c/tests/c/{name}.c"), way);
-    assert_success(&run(way.program(&program).env("HOLEPUNCH_SERVER", &server.address)));
+    let mut command = way.program(&program);
+    // Only one of them looks at it: the library, to be loaded.
+    command.arg(library().join("libholepunch.so")).env("HOLEPUNCH_SERVER", &server.address);
+    assert_success(&run(&mut command));
 }
 
 #[test]
@@ -51,4 +54,24 @@ fn blocked_calls_are_ended_from_another_thread() {
 #[test]
 fn blocked_calls_are_ended_from_another_thread_sanitised() {
     passes("blocking", Way::Sanitised);
+}
+
+#[test]
+fn nothing_is_left_and_nothing_inherited_is_harmed() {
+    passes("life", Way::Plain);
+}
+
+#[test]
+fn nothing_is_left_and_nothing_inherited_is_harmed_sanitised() {
+    passes("life", Way::Sanitised);
+}
+
+#[test]
+fn the_library_is_loaded_and_unloaded() {
+    passes("loading", Way::Plain);
+}
+
+#[test]
+fn the_library_is_loaded_and_unloaded_sanitised() {
+    passes("loading", Way::Sanitised);
 }

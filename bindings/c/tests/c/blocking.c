@@ -22,6 +22,7 @@ struct scene {
     holepunch_endpoint_t *listening, *connecting;
     holepunch_listener_t *listener;
     holepunch_connection_t *connection, *accepted;
+    holepunch_stream_t *stream, *accepted_stream;
     holepunch_cancel_t *cancel;
     pid_t blocked;
     int32_t status;
@@ -45,6 +46,52 @@ static int32_t blocks_in_recv(struct scene *scene, holepunch_error_t **error) {
     size_t length;
     return holepunch_connection_recv(scene->connection, buffer, sizeof buffer, &length, HOLEPUNCH_FOREVER,
                                      scene->cancel, error);
+}
+
+static int32_t blocks_in_stream_accept(struct scene *scene, holepunch_error_t **error) {
+    holepunch_stream_t *stream;
+    return holepunch_listener_accept(scene->listener, HOLEPUNCH_FOREVER, scene->cancel, &stream, error);
+}
+
+static int32_t blocks_in_stream_connect(struct scene *scene, holepunch_error_t **error) {
+    holepunch_stream_t *stream;
+    return holepunch_endpoint_connect(scene->connecting, "nobody", CONNECT_FOR(HOLEPUNCH_FOREVER, HOLEPUNCH_FOREVER),
+                                      scene->cancel, &stream, error);
+}
+
+static int32_t blocks_in_stream_recv(struct scene *scene, holepunch_error_t **error) {
+    uint8_t buffer[16];
+    size_t length;
+    return holepunch_stream_recv(scene->stream, buffer, sizeof buffer, &length, HOLEPUNCH_FOREVER, scene->cancel,
+                                 error);
+}
+
+/* Nobody reads what is sent. */
+static int32_t blocks_in_stream_send(struct scene *scene, holepunch_error_t **error) {
+    static uint8_t bytes[1 << 26];
+    return holepunch_stream_send_all(scene->stream, bytes, sizeof bytes, HOLEPUNCH_FOREVER, scene->cancel, error);
+}
+
+/* As without a token and a deadline, where the call sleeps in the system's own. */
+static int32_t sleeps_in_recv(struct scene *scene, holepunch_error_t **error) {
+    uint8_t buffer[HOLEPUNCH_MAX_DATAGRAM];
+    size_t length;
+    return holepunch_connection_recv(scene->connection, buffer, sizeof buffer, &length, HOLEPUNCH_FOREVER, NULL, error);
+}
+
+static int32_t sleeps_in_stream_recv(struct scene *scene, holepunch_error_t **error) {
+    uint8_t buffer[16];
+    size_t length;
+    return holepunch_stream_recv(scene->stream, buffer, sizeof buffer, &length, HOLEPUNCH_FOREVER, NULL, error);
+}
+
+static int32_t sleeps_in_stream_send(struct scene *scene, holepunch_error_t **error) {
+    static uint8_t bytes[1 << 26];
+    return holepunch_stream_send_all(scene->stream, bytes, sizeof bytes, HOLEPUNCH_FOREVER, NULL, error);
+}
+
+static int32_t closes_stream(struct scene *scene, holepunch_error_t **error) {
+    return holepunch_stream_close(scene->stream, error);
 }
 
 static int32_t cancels(struct scene *scene, holepunch_error_t **error) {
@@ -87,6 +134,25 @@ static const struct {
     {"recv, connection closed", blocks_in_recv, closes_connection, HOLEPUNCH_ERROR_CLOSED},
     {"recv, endpoint closed", blocks_in_recv, closes_connecting_endpoint, HOLEPUNCH_ERROR_CLOSED},
     {"recv, peer closed", blocks_in_recv, peer_closes, HOLEPUNCH_ERROR_CLOSED},
+    {"recv without limits, connection closed", sleeps_in_recv, closes_connection, HOLEPUNCH_ERROR_CLOSED},
+    {"recv without limits, endpoint closed", sleeps_in_recv, closes_connecting_endpoint, HOLEPUNCH_ERROR_CLOSED},
+    {"stream accept, cancelled", blocks_in_stream_accept, cancels, HOLEPUNCH_ERROR_CANCELLED},
+    {"stream accept, listener closed", blocks_in_stream_accept, closes_listener, HOLEPUNCH_ERROR_CLOSED},
+    {"stream accept, endpoint closed", blocks_in_stream_accept, closes_listening_endpoint, HOLEPUNCH_ERROR_CLOSED},
+    {"stream connect, cancelled", blocks_in_stream_connect, cancels, HOLEPUNCH_ERROR_CANCELLED},
+    {"stream connect, endpoint closed", blocks_in_stream_connect, closes_connecting_endpoint, HOLEPUNCH_ERROR_CLOSED},
+    {"stream recv, cancelled", blocks_in_stream_recv, cancels, HOLEPUNCH_ERROR_CANCELLED},
+    {"stream recv, stream closed", blocks_in_stream_recv, closes_stream, HOLEPUNCH_ERROR_CLOSED},
+    {"stream recv, endpoint closed", blocks_in_stream_recv, closes_connecting_endpoint, HOLEPUNCH_ERROR_CLOSED},
+    {"stream recv without limits, stream closed", sleeps_in_stream_recv, closes_stream, HOLEPUNCH_ERROR_CLOSED},
+    {"stream recv without limits, endpoint closed", sleeps_in_stream_recv, closes_connecting_endpoint,
+     HOLEPUNCH_ERROR_CLOSED},
+    {"stream send, cancelled", blocks_in_stream_send, cancels, HOLEPUNCH_ERROR_CANCELLED},
+    {"stream send, stream closed", blocks_in_stream_send, closes_stream, HOLEPUNCH_ERROR_CLOSED},
+    {"stream send, endpoint closed", blocks_in_stream_send, closes_connecting_endpoint, HOLEPUNCH_ERROR_CLOSED},
+    {"stream send without limits, stream closed", sleeps_in_stream_send, closes_stream, HOLEPUNCH_ERROR_CLOSED},
+    {"stream send without limits, endpoint closed", sleeps_in_stream_send, closes_connecting_endpoint,
+     HOLEPUNCH_ERROR_CLOSED},
 };
 
 struct run {
@@ -108,6 +174,7 @@ static void *block(void *argument) {
 static void *connect_to(void *argument) {
     struct scene *scene = argument;
     OK(holepunch_endpoint_connect_datagram(scene->connecting, "blocking", NULL, NULL, &scene->connection, error));
+    OK(holepunch_endpoint_connect(scene->connecting, "blocking", NULL, NULL, &scene->stream, error));
     return NULL;
 }
 
@@ -121,6 +188,7 @@ static void run_case(size_t index) {
     OK(holepunch_endpoint_listen(scene.listening, "blocking", LISTEN_FOR(10000), NULL, &scene.listener, error));
     thread = start(connect_to, &scene);
     OK(holepunch_listener_accept_datagram(scene.listener, 10000, NULL, &scene.accepted, error));
+    OK(holepunch_listener_accept(scene.listener, 10000, NULL, &scene.accepted_stream, error));
     join(thread);
 
     thread = start(block, &run);
@@ -134,6 +202,8 @@ static void run_case(size_t index) {
     CHECK(scene.status == CASES[index].status);
     CHECK(scene.returned - began < PROMPT_MS);
 
+    holepunch_stream_free(scene.stream);
+    holepunch_stream_free(scene.accepted_stream);
     holepunch_connection_free(scene.connection);
     holepunch_connection_free(scene.accepted);
     holepunch_listener_free(scene.listener);
