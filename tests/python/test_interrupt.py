@@ -10,7 +10,8 @@ import time
 import pytest
 
 SETUP = """
-import sys, holepunch
+import asyncio, socket, sys, holepunch, holepunch.client, holepunch.server
+from holepunch import aio
 from concurrent.futures import ThreadPoolExecutor
 server, silent, name = sys.argv[1:]
 
@@ -41,7 +42,54 @@ def deaf():
         while not connecting.done():
             quiet.process()
         return connecting.result()
+
+async def aio_streams():
+    async with aio.listen(name, servers=server, bind="127.0.0.1") as listener:
+        return await aio.connect(name, servers=server, bind="127.0.0.1"), await listener.accept()
+
+async def aio_pair():
+    async with aio.listen_datagram(name, servers=server, bind="127.0.0.1") as listener:
+        return await aio.connect_datagram(name, servers=server, bind="127.0.0.1"), await listener.accept_datagram()
+
+async def aio_deaf():
+    global peer
+    quiet = endpoint(thread=False)
+    peer = quiet.listen(name), quiet
+    connecting = asyncio.ensure_future(aio.connect_datagram(name, servers=server, bind="127.0.0.1").__aenter__())
+    while not connecting.done():
+        quiet.process()
+        await asyncio.sleep(0)
+    return connecting.result()
+
+def in_aio(main):
+    asyncio.run(main())
+
+def met(client, sock):
+    # A client of 2015 whose peer says nothing.
+    client.sock, client.addr = sock, ("127.0.0.1", 9)
+    return client
+
+def udp():
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+def mute():
+    # A server that takes connections and says nothing.
+    global listening
+    listening = socket.create_server(("127.0.0.1", 0))
+    return "127.0.0.1:%d" % listening.getsockname()[1]
 """
+
+
+def in_aio(*lines: str) -> str:
+    """A coroutine that is run."""
+    body = "\n        ".join(lines)
+    return f"""
+    async def main():
+        {body}
+    in_aio(main)"""
+
 
 WAITS = {
     "listen": "e = endpoint(silent); waiting(); e.listen(name)",
@@ -67,6 +115,28 @@ WAITS = {
     "recv with a cancel": "a, b = pair(); waiting(); b.recv(cancel=holepunch.Cancel())",
     "end": "a = deaf(); waiting(); a.end()",
     "close": "a = deaf(); waiting(); a.close()",
+    "aio listen": in_aio("waiting(); await aio.listen(name, servers=silent)"),
+    "aio connect": in_aio("waiting(); await aio.connect(name, servers=server, wait=60)"),
+    "aio connect_datagram": in_aio("waiting(); await aio.connect_datagram(name, servers=server, wait=60)"),
+    "aio accept": in_aio("l = await aio.listen(name, servers=server)", "waiting(); await l.accept()"),
+    "aio accept_datagram": in_aio("l = await aio.listen(name, servers=server)", "waiting(); await l.accept_datagram()"),
+    "aio iteration": in_aio("l = await aio.listen(name, servers=server)", "waiting()", "async for s in l: pass"),
+    "aio stream recv": in_aio("a, b = await aio_streams()", "waiting(); await a.recv()"),
+    "aio stream recv with a timeout": in_aio("a, b = await aio_streams()", "waiting(); await a.recv(timeout=60)"),
+    "aio sendall": in_aio("a, b = await aio_streams()", "waiting(); await a.sendall(bytes(1 << 26))"),
+    "aio recv": in_aio("a, b = await aio_pair()", "waiting(); await b.recv()"),
+    "aio end": in_aio("a = await aio_deaf()", "waiting(); await a.end()"),
+    "2015 Client listens at a current server": 'waiting(); '
+    'holepunch.client.Client(server=server, bind="127.0.0.1").open()',
+    "2015 UDPClient listens at a current server": 'waiting(); '
+    'holepunch.client.UDPClient(server=server, bind="127.0.0.1").open()',
+    "2015 Client listens at a silent server": 's = mute(); waiting(); holepunch.client.Client(server=s).open()',
+    "2015 UDPClient asks a silent server": 's = mute(); waiting(); holepunch.client.UDPClient(server=s).open("127.0.0.9")',
+    "2015 Server.recv": 's = holepunch.client.Server(mute()); s.open(); waiting(); s.recv()',
+    "2015 Client.recv": "a, b = socket.socketpair(); c = met(holepunch.client.Client(), a); waiting(); c.recv()",
+    "2015 Client.send": "a, b = socket.socketpair(); c = met(holepunch.client.Client(), a); waiting(); "
+    "c.send(bytes(1 << 26))",
+    "2015 UDPClient.recv": "c = met(holepunch.client.UDPClient(), udp()); waiting(); c.recv()",
     "accept_datagram without a thread": "l = endpoint(thread=False).listen(name); waiting(); l.accept_datagram()",
 }
 
