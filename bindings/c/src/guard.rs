@@ -165,8 +165,10 @@ pub(crate) unsafe fn buffer<'a>(buffer: *mut u8, capacity: usize, most: usize) -
 fn catch(body: impl FnOnce() -> Result<()>) -> Result<Result<()>> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|panic| {
         let what = describe(&*panic);
-        // Dropping what a panic carries may panic once more.
-        std::mem::forget(panic);
+        // Dropping what a panic carries may panic once more, and that has to be left alone.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            std::mem::forget(again);
+        }
         Error::new(ErrorKind::Poisoned, format!("the library panicked: {what}"))
             .with_hint("report this as a bug; the handle can only be freed")
     })
