@@ -49,8 +49,9 @@ const SECRET_LIMIT: usize = 65_536;
 /// Takes a line of the log.
 ///
 /// user is log_user of the configuration, level one of HOLEPUNCH_LOG_*, message one line of UTF-8 that is valid
-/// during the call only. Secrets are never in it. It is called from any thread, also from several at once, and must
-/// return soon, must not call functions of this library and must not throw.
+/// during the call only. Secrets are never in it. It is called from any thread, one call at a time for each endpoint.
+/// It must return soon and must not throw; calls within it that may wait for the same endpoint, and would, return
+/// HOLEPUNCH_ERROR_INVALID_ARGUMENT.
 pub type holepunch_log_t = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
 /// What an endpoint is made with. Zero is the default of every field but size.
@@ -217,7 +218,7 @@ struct Sink {
     user: *mut c_void,
 }
 
-// SAFETY: the header says that the function is called from any thread, also at once; `user` is only passed on.
+// SAFETY: the header says that the function is called from any thread; `user` is only passed on.
 unsafe impl Send for Sink {}
 // SAFETY: as above.
 unsafe impl Sync for Sink {}
