@@ -31,6 +31,9 @@
  *
  * Fork. In the child of fork() every handle answers HOLEPUNCH_ERROR_FORKED. Descriptors are closed by exec.
  *
+ * Unloading. dlclose() is allowed once every handle is freed. The library leaves memory when also the threads that
+ * called it have ended; until then it only stays.
+ *
  * Bugs. A panic within the library gives HOLEPUNCH_ERROR_POISONED, and so does every later call on that handle but
  * the one that frees it.
  *
@@ -298,8 +301,9 @@ typedef struct holepunch_stream_t holepunch_stream_t;
  * Takes a line of the log.
  *
  * user is log_user of the configuration, level one of HOLEPUNCH_LOG_*, message one line of UTF-8 that is valid
- * during the call only. Secrets are never in it. It is called from any thread, also from several at once, and must
- * return soon, must not call functions of this library and must not throw.
+ * during the call only. Secrets are never in it. It is called from any thread, one call at a time for each endpoint.
+ * It must return soon and must not throw; calls within it that may wait for the same endpoint, and would, return
+ * HOLEPUNCH_ERROR_INVALID_ARGUMENT.
  */
 typedef void (*holepunch_log_t)(void *user, int32_t level, const char *message);
 
