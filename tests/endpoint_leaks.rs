@@ -128,7 +128,10 @@ fn many_leave_nothing(server: &Rendezvous) {
         settle(before);
         let growth = resident_kib().saturating_sub(memory);
         println!("{} {what}: {growth} KiB more after {:?}", many(), start.elapsed());
-        assert!(growth < GROWTH_KIB, "{what}: {growth} KiB more");
+        // A sanitiser's own memory grows with everything that is ever used; it looks for leaks itself.
+        if std::env::var_os("HOLEPUNCH_TEST_SANITISED").is_none() {
+            assert!(growth < GROWTH_KIB, "{what}: {growth} KiB more");
+        }
     }
 }
 
