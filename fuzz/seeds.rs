@@ -1,6 +1,7 @@
 //! Inputs that reach the deep states of the harnesses, made of real exchanges: the fuzzer's starting points.
 
 use super::targets::{
+    agent::{Reached as Negotiated, operation as agent},
     peer::{Reached, operation as peer},
     records::{address, push_record},
     server::{CLIENTS, SOCKETS, operation as server, server as real_server},
@@ -161,6 +162,54 @@ pub(crate) fn peer_input() -> Vec<(&'static str, Vec<u8>, Reached)> {
         ),
     ];
     seeds.map(|(name, script, reached)| (name, script.0, reached)).into()
+}
+
+/// Seeds of `agent_input`, each with what it reaches. The first byte says the roles, and whether the passwords agree.
+pub(crate) fn agent_input() -> Vec<(&'static str, Vec<u8>, Negotiated)> {
+    let socket = |script: Script, node: u8, which: u8| script.then(agent::SOCKET, &[node, which]);
+    let remote = |script: Script, node: u8, at: u8, claimed: u8| script.then(agent::REMOTE, &[node, at, 0, claimed]);
+    let all = |script: Script| script.then(agent::DELIVER_ALL, &[]);
+    let pause = |script: Script, millis: u16| script.then(agent::WAIT, &millis.to_le_bytes());
+    let met = |claimed: u8| {
+        let script = socket(socket(Script::default(), 0, 0), 1, 0);
+        pause(all(remote(remote(script, 0, 0, claimed), 1, 0, claimed)), 30)
+    };
+    let by_one_side = remote(socket(socket(Script::default(), 0, 1), 1, 1), 1, 1, 0);
+    let two_families = [(0, 2), (1, 2), (0, 3), (1, 3)]
+        .into_iter()
+        .fold(met(0), |script, (node, which)| remote(socket(script, node, which), node, which, 0));
+    let (nothing, both) = (Negotiated::default(), Negotiated { selected: 2, ..Negotiated::default() });
+    let lies = (0..16).fold(met(1), |script, at| remote(script, at & 1, at, 1));
+    let checks = (4..16).fold(met(0), |script, at| script.then(agent::CHECK, &[0, at, 0b10_0011, 1, 1]));
+    let seeds = [
+        ("nothing_is_there", 0, Script::default(), nothing),
+        ("met", 0, met(0), both),
+        ("both_control", 2, all(pause(all(met(0)), 100)), both),
+        ("both_are_controlled", 3, all(pause(all(met(1)), 100)), both),
+        ("passwords_differ", 4, pause(all(met(0)), 2000), Negotiated { wrong_secret: 2, ..nothing }),
+        ("only_one_is_told", 1, all(pause(all(by_one_side), 100)), both),
+        ("two_families", 0, all(pause(all(two_families), 5000)), both),
+        ("claims", 0, pause(lies, 5000), both),
+        ("lying_sources", 1, pause(checks, 5000), both),
+        (
+            "data",
+            1,
+            met(0).then(agent::RAW, b"\0\0hello").then(agent::RAW, b"\0\x09hello"),
+            Negotiated { data: 1, ..both },
+        ),
+        ("consent_is_renewed_and_lost", 0, pause(all(pause(met(0), 20_000)), 65_000), both),
+        (
+            "a_peer_of_one_message",
+            1,
+            remote(socket(Script::default(), 0, 0), 0, 0, 0)
+                .then(agent::ANSWER, &[0, 0, 0])
+                .then(agent::ANSWER, &[0, 64, 1, 1])
+                .then(agent::ANSWER, &[0, 64 | 128, 0]),
+            Negotiated { selected: 1, ..nothing },
+        ),
+    ];
+    let with_first = |(name, first, Script(bytes), reached)| (name, [&[first][..], &bytes].concat(), reached);
+    seeds.map(with_first).into()
 }
 
 /// Seeds of `server_input`, each with the introductions that it leads to.

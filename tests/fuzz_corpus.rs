@@ -39,6 +39,10 @@ fn every_corpus_has_a_target() {
 
 #[test]
 fn the_seeds_reach_the_deep_states() {
+    let agent_seeds = seeds::agent_input();
+    for (name, seed, reached) in &agent_seeds {
+        assert_eq!(targets::agent::run(seed), *reached, "{name}");
+    }
     let peer_seeds = seeds::peer_input();
     for (name, seed, reached) in &peer_seeds {
         assert_eq!(targets::peer::run(seed), *reached, "{name}");
@@ -52,10 +56,11 @@ fn the_seeds_reach_the_deep_states() {
         assert_eq!(targets::streams::run(seed), *introductions, "{name}");
     }
     if std::env::var_os(WRITE_SEEDS).is_some() {
+        let agent_seeds = agent_seeds.iter().map(|(name, seed, _)| ("agent_input", *name, seed));
         let peer_seeds = peer_seeds.iter().map(|(name, seed, _)| ("peer_input", *name, seed));
         let server_seeds = server_seeds.iter().map(|(name, seed, _)| ("server_input", *name, seed));
         let stream_seeds = stream_seeds.iter().map(|(name, seed, _)| ("server_streams", *name, seed));
-        for (target, name, seed) in peer_seeds.chain(server_seeds).chain(stream_seeds) {
+        for (target, name, seed) in agent_seeds.chain(peer_seeds).chain(server_seeds).chain(stream_seeds) {
             let corpus = corpora().join(target);
             fs::create_dir_all(&corpus).unwrap();
             fs::write(corpus.join(name), seed).unwrap();

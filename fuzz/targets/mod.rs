@@ -7,6 +7,7 @@
 // Every fuzz target and the replaying test take this module in whole, and use their part of it.
 #![allow(dead_code, reason = "each user of this module uses its part of it")]
 
+pub(crate) mod agent;
 pub(crate) mod names;
 pub(crate) mod peer;
 pub(crate) mod records;
@@ -19,6 +20,7 @@ pub(crate) type Target = fn(&[u8]);
 
 /// Every target, by the name of its corpus.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
+    ("agent_input", agent::agent_input),
     ("names_and_targets", names::names_and_targets),
     ("peer_input", peer::peer_input),
     ("server_input", server::server_input),
