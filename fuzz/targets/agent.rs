@@ -344,6 +344,10 @@ impl World {
             None => local_of(socket).is_ipv6() == canonical(remote).is_ipv6(),
         };
         let Some(socket) = sockets.iter().find(is_there).copied() else { return };
+        // No system makes the other family arrive there.
+        if local_of(&socket).is_ipv6() != canonical(remote).is_ipv6() {
+            return;
+        }
         let account = accounts.entry(canonical(remote)).or_default();
         if let Ok(message) = Message::parse(payload) {
             let is_request = message.class() == Class::Request;

@@ -574,7 +574,11 @@ impl StreamAgent {
             let patience = PATIENCE.get(step).or(PATIENCE.last()).copied().unwrap_or(MAX_RETRY);
             remote.attempts += 1;
             self.attempts = self.attempts.saturating_add(1);
-            remote.attempt = Attempt::Connecting { stream, since: now, until: now + patience.max(self.patience) };
+            // What an attempt that was given up has left at the peer answers the next one, and costs a round trip: with
+            // the patience of the first the two sides could miss each other for ever.
+            let leftovers = if remote.silences > 0 { self.peer_rtt.unwrap_or_default() } else { Duration::ZERO };
+            let until = now + patience.max((self.patience + leftovers).min(MAX_PATIENCE));
+            remote.attempt = Attempt::Connecting { stream, since: now, until };
             let address = remote.candidate.address;
             self.requests.push_back(TcpRequest::Connect { port: remote.port, stream, remote: address });
         }

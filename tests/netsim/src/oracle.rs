@@ -28,6 +28,15 @@
 //!    unknown: a birthday toward that constant port. Else the ports to search multiply, some 10^5 datagrams a side:
 //!    **impossible**.
 
+//! # Several borders, one behind the other
+//!
+//! A home NAT behind a carrier's, or a firewall (which maps endpoint-independently and filters by address and port) behind a NAT:
+//! what reaches a peer passes all of them. Rules 1 to 3, taken border by border, give [`is_punched`]. B's datagram to the port that
+//! the server saw passes a border of A that filters endpoint-independently; it passes another one if A's own datagram toward
+//! B went the same way, for which this border and all within it map endpoint-independently, and if the filter lets it in:
+//! the one by address always, the one by address and port if B's port toward A is the one that A was told of, for which all
+//! of B's borders map endpoint-independently. Where B's datagram arrives, A's answer goes back by the way it came.
+
 use crate::nat::{Filtering, Mapping, Nat, PortAllocation};
 use std::fmt;
 
@@ -219,6 +228,24 @@ pub fn technique(a: NatKind, b: NatKind) -> Technique {
     if is_constant(a) || is_constant(b) { Technique::BirthdayOnConstantPort } else { Technique::Infeasible }
 }
 
+/// Returns whether plain punching (or peer-reflexive) is enough for two peers behind these borders, each from the innermost to the
+/// outermost, whichever way round; no border is an open network. Two peers behind one carrier's NAT have it in both lists, and it
+/// must hairpin.
+#[must_use]
+pub fn is_punched(a: &[NatKind], b: &[NatKind]) -> bool {
+    reaches(a, b) || reaches(b, a)
+}
+
+/// Whether a datagram of one peer, sent to the port that a server saw the other at, arrives there.
+fn reaches(from: &[NatKind], to: &[NatKind]) -> bool {
+    let is_known = |borders: &[NatKind]| borders.iter().all(|kind| kind.port_knowledge() == PortKnowledge::Known);
+    to.iter().enumerate().all(|(index, border)| match border.filtering {
+        Filtering::EndpointIndependent => true,
+        Filtering::AddressDependent => is_known(&to[..=index]),
+        Filtering::AddressAndPortDependent => is_known(&to[..=index]) && is_known(from),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +274,15 @@ mod tests {
         let needs_more =
             unordered_pairs().iter().filter(|(a, b)| super::expected(*a, *b) == Expectation::NeedsMore).count();
         assert_eq!(needs_more, 107);
+    }
+
+    #[test]
+    fn one_border_each_is_the_pair() {
+        for (a, b) in unordered_pairs() {
+            let plain = matches!(expected(a, b), Expectation::Plain | Expectation::PeerReflexive);
+            assert_eq!(is_punched(&[a], &[b]), plain, "{}", pair_name(a, b));
+            assert!(is_punched(&[a], &[]) && is_punched(&[], &[b]), "an open network is reached");
+        }
     }
 
     #[test]
