@@ -476,7 +476,7 @@ impl World {
         self.flights.clear();
         let until = self.now + LONGEST;
         while let Some(next) = self.nodes.iter().filter_map(|node| node.agent.next_timeout()).min() {
-            assert!(next <= until, "an agent that hears nothing still waits");
+            assert!(next <= until, "an agent that hears nothing still waits for {next:?}, it is {:?}", self.now);
             self.now = next;
             self.wake();
         }

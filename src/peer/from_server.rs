@@ -125,6 +125,8 @@ impl Peer {
         let secret = listener.secret().cloned();
         let families = self.sockets.bound(&sockets);
         let ports: Vec<_> = families.iter().filter_map(|socket| listener.stream_port(socket.is_ipv6())).collect();
+        // The peer may have but the family that this introduction did not come by.
+        let servers = listener.addresses_of_server(from.remote);
         let mut told = listener.mapped_over_udp();
         told.extend(
             self.sockets
@@ -145,7 +147,7 @@ impl Peer {
             if is_stream {
                 let mut gathering = Gathering::begin(cx, &ports);
                 gathering.server_is_current(cx);
-                gathering.ask(cx, &[from.remote]);
+                gathering.ask(cx, &servers);
                 session.gathering = Some(gathering);
             }
             session.introduce(cx, keys, &bound, &introduced.candidates, relay, told, timeout);

@@ -121,6 +121,17 @@ impl Listener {
         self.registrations.iter().find_map(|registration| registration.via(server))
     }
 
+    /// This address of a server, then those of its other families at which it has us.
+    pub(super) fn addresses_of_server(&self, address: SocketAddr) -> Vec<SocketAddr> {
+        let mut addresses = alloc::vec![address];
+        for registration in &self.registrations {
+            if registration.servers().any(|known| known == address) {
+                addresses.extend(registration.servers().filter(|known| known.is_ipv6() != address.is_ipv6()));
+            }
+        }
+        addresses
+    }
+
     pub(super) fn set_candidates(&mut self, cx: &mut Context<'_>, candidates: &[WireCandidate]) {
         for registration in &mut self.registrations {
             registration.set_candidates(cx.now, candidates.to_vec(), cx.random);

@@ -66,6 +66,7 @@
 
 mod api;
 mod bare;
+mod early;
 mod farewell;
 mod from_server;
 mod gathering;

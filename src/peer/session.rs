@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::{
     Carrier, CloseReason, ListenerId, Path, PeerEvent, Strategy,
     bare::Bare,
+    early::{Early, EarlyStream},
     farewell::{self, Farewell, is_from_peer},
     gathering::Gathering,
     negotiation::{Negotiation, Outcome},
@@ -180,6 +181,8 @@ pub(super) struct Session {
     pub(super) bare: Bare,
     /// The ports of a stream session.
     pub(super) gathering: Option<Gathering>,
+    /// What was accepted at them before the introduction.
+    early: Early,
 }
 
 impl Session {
@@ -203,6 +206,7 @@ impl Session {
             farewell: Farewell::default(),
             bare: Bare::default(),
             gathering: None,
+            early: Early::default(),
         }
     }
 
@@ -321,6 +325,12 @@ impl Session {
         }
         for candidate in candidates {
             negotiation.add_remote(cx.now, candidate, cx.config);
+        }
+        if let Some(agent) = negotiation.as_stream() {
+            for EarlyStream { stream, local, remote, check } in self.early.drain() {
+                agent.handle_accepted(cx.now, stream, local, remote);
+                agent.handle_data(cx.now, stream, &check);
+            }
         }
         let peer = candidates.iter().map(|candidate| canonical(candidate.address)).collect();
         let until = cx.now + cx.config.trickle;

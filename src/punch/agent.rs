@@ -469,10 +469,13 @@ impl Agent {
     }
 
     /// Takes the opposite role (RFC 8445 section 7.3.1.1). Nothing that was chosen holds any more; what worked is
-    /// checked again, so that the side that controls now can choose.
+    /// checked again, so that the side that controls now can choose. Only a pair that is selected stays so.
     fn switch_role(&mut self, now: Instant) {
         self.stay();
         self.role = self.role.opposite();
+        if self.selected {
+            return;
+        }
         let controlling = self.role == Role::Controlling;
         for pair in &mut self.pairs {
             pair.switch_role(now, controlling);

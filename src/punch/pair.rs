@@ -19,6 +19,10 @@ use crate::{
 /// Checks of one pair whose answers are still recognised: a round trip of 480 ms at the interval of 15 ms.
 const MAX_OUTSTANDING: usize = 32;
 
+/// Checks on a pair that has worked, which nothing answers any more, until it is selected: a minute's worth. From then on
+/// consent says how long a silent peer is asked.
+const MAX_UNANSWERED: u32 = 100;
+
 /// A pair on which the peer was heard, whose checks are spent and unanswered for so long, gives its nomination up to
 /// one that works in both directions.
 pub(super) const STALLED: Duration = Duration::from_millis(300);
@@ -58,6 +62,9 @@ pub(super) struct Pair {
     /// Checks since the pair was made, or since it was first heard.
     checks: u32,
     budget: u32,
+    /// Checks since the last one that was answered.
+    unanswered: u32,
+    settled: bool,
     outstanding: VecDeque<Outstanding>,
 }
 
@@ -86,6 +93,8 @@ impl Pair {
             priority: pair_priority(local_priority, remote.priority, controlling),
             checks: 0,
             budget: u32::from(budget),
+            unanswered: 0,
+            settled: false,
             outstanding: VecDeque::new(),
         }
     }
@@ -139,9 +148,9 @@ impl Pair {
     }
 
     /// Whether a check may still be sent: to an address that has not answered within a budget, since the source of a
-    /// check that came in may be a lie of an introduced peer.
+    /// check that came in may be a lie of an introduced peer; and to one that has, until it is silent for long.
     pub(super) fn may_check(&self) -> bool {
-        self.valid || self.checks < self.budget
+        self.settled || self.valid && self.unanswered < MAX_UNANSWERED || self.checks < self.budget
     }
 
     /// Notes a check that leaves now, and when the next is due unless something happens before.
@@ -159,6 +168,7 @@ impl Pair {
         self.outstanding.push_back(Outstanding { transaction, sent: now, nominating, controlling });
         self.last_sent = Some(now);
         self.checks = self.checks.saturating_add(1);
+        self.unanswered = self.unanswered.saturating_add(1);
         let interval = if self.heard {
             proven_interval(config, self.checks)
         } else {
@@ -178,6 +188,7 @@ impl Pair {
     pub(super) fn answered(&mut self, now: Instant, transaction: &TransactionId) -> Option<Outstanding> {
         let index = self.outstanding.iter().position(|check| check.transaction == *transaction)?;
         let check = self.outstanding.remove(index)?;
+        self.unanswered = 0;
         let rtt = now.saturating_since(check.sent);
         self.rtt = Some(self.rtt.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8)); // RFC 6298's smoothing
         Some(check)
@@ -194,6 +205,7 @@ impl Pair {
 
     /// Forgets the checks of the search once the pair is in use.
     pub(super) fn settle(&mut self) {
+        self.settled = true;
         self.outstanding.shrink_to_fit();
     }
 }

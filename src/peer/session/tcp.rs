@@ -4,7 +4,7 @@
 use alloc::collections::VecDeque;
 use core::net::SocketAddr;
 
-use super::{Context, Session, StreamNews};
+use super::{Context, Phase, Session, StreamNews};
 use crate::{
     Error,
     machine::{Output, PortId, StreamId, TcpRequest},
@@ -72,6 +72,9 @@ impl Session {
                 outputs.push_back(Output::Tcp(request));
             }
         }
+        for early in self.early.drain() {
+            outputs.push_back(Output::Tcp(TcpRequest::Close { stream: early.stream }));
+        }
         if let Some(gathering) = &mut self.gathering {
             gathering.end(outputs);
         }
@@ -85,8 +88,10 @@ impl Session {
         local: SocketAddr,
         remote: SocketAddr,
     ) {
+        let is_early = self.is_looking_for_stream();
         match self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
             Some(agent) => agent.handle_accepted(cx.now, stream, local, remote),
+            None if is_early && self.early.accept(stream, local, remote) => {}
             None => cx.tcp(TcpRequest::Close { stream }),
         }
         self.handle_timeout(cx);
@@ -110,9 +115,15 @@ impl Session {
             (Some(gathering), _, StreamNews::Failed { at_once }) => gathering.handle_failed(cx, stream, at_once),
             (None, Some(agent), StreamNews::Connected(local)) => agent.handle_connected(cx.now, stream, local),
             (None, Some(agent), StreamNews::Failed { at_once }) => agent.handle_failed(cx.now, stream, at_once),
-            (None, None, _) => {}
+            (None, None, StreamNews::Failed { .. }) => self.early.forget(stream),
+            (None, None, StreamNews::Connected(_)) => {}
         }
         self.handle_timeout(cx);
+    }
+
+    /// Whether it has ports, and no introduction yet.
+    fn is_looking_for_stream(&self) -> bool {
+        self.gathering.is_some() && self.introduction.is_none() && matches!(self.phase, Phase::Binding | Phase::Looking)
     }
 
     fn handle_uplink(&mut self, cx: &mut Context<'_>, news: UplinkNews) {
@@ -150,7 +161,10 @@ impl Session {
         {
             agent.handle_data(cx.now, stream, bytes)
         } else {
-            0
+            self.early.take(stream, bytes).unwrap_or_else(|| {
+                cx.tcp(TcpRequest::Close { stream });
+                0
+            })
         };
         self.stop_asking_when_heard();
         self.handle_timeout(cx);

@@ -298,6 +298,11 @@ impl Registration {
         !self.families.is_empty()
     }
 
+    /// The server's addresses at which it has us.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = SocketAddr> {
+        self.families.iter().filter(|family| family.is_alive).map(|family| family.server)
+    }
+
     /// Our addresses as the server sees them.
     pub(crate) fn mapped(&self) -> impl Iterator<Item = SocketAddr> {
         self.families.iter().filter_map(|family| family.mapped)

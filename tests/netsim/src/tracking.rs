@@ -59,6 +59,11 @@ impl Tracking {
         self.connections.get(&(inner, outer)).filter(|known| known.expires > now).map(|known| known.port)
     }
 
+    /// Whether there is a connection between these two, by whatever port.
+    pub(crate) fn is_known(&self, now: Time, inner: SocketAddr, outer: SocketAddr) -> bool {
+        self.connections.get(&(inner, outer)).is_some_and(|known| known.expires > now)
+    }
+
     /// Remembers a connection that began with this SYN.
     pub(crate) fn begin(
         &mut self,
