@@ -569,14 +569,20 @@ impl StreamAgent {
                 claimed += 1;
             }
             let stream = number();
+            let rtt = self.peer_rtt.unwrap_or_default();
             // Where the round trip is known, waiting longer helps nothing.
             let step = if self.peer_rtt.is_some() { 0 } else { remote.silences as usize };
             let patience = PATIENCE.get(step).or(PATIENCE.last()).copied().unwrap_or(MAX_RETRY);
             remote.attempts += 1;
             self.attempts = self.attempts.saturating_add(1);
-            // What an attempt that was given up has left at the peer answers the next one, and costs a round trip: with
-            // the patience of the first the two sides could miss each other for ever.
-            let leftovers = if remote.silences > 0 { self.peer_rtt.unwrap_or_default() } else { Duration::ZERO };
+            // What an attempt that was given up has left at the peer answers the next one, and costs a round trip. And
+            // one of the two must wait for long enough that an attempt of the other, begun meanwhile, comes to its end:
+            // else they can tear down each other's for ever.
+            let leftovers = match (remote.silences, self.role) {
+                (0, _) => Duration::ZERO,
+                (_, Role::Controlling) => rtt + self.random.duration(Duration::ZERO, rtt / 2),
+                (_, Role::Controlled) => rtt * 4 + self.random.duration(Duration::ZERO, rtt),
+            };
             let until = now + patience.max((self.patience + leftovers).min(MAX_PATIENCE));
             remote.attempt = Attempt::Connecting { stream, since: now, until };
             let address = remote.candidate.address;

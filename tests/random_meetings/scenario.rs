@@ -115,7 +115,15 @@ impl Scenario {
             return Expected::NoPath;
         }
         let hairpins = self.layout != Layout::SharedCarrier || a.borders.last().is_some_and(|it| it.nat.hairpin);
-        let by_4 = both_4 && hairpins && is_punched(&a.kinds(), &b.kinds());
+        // Where the way from one filter to the other takes no time, SYNs cannot cross: a refusal closes what a SYN has
+        // opened before the peer's can come.
+        let refuses = self.tcp
+            && self.layout == Layout::SharedCarrier
+            && a.borders.last().is_some_and(|it| {
+                it.nat.unsolicited_syn == UnsolicitedSyn::Reset
+                    && it.kind.filtering == Filtering::AddressAndPortDependent
+            });
+        let by_4 = both_4 && hairpins && !refuses && is_punched(&a.kinds(), &b.kinds());
         let by_6 = both_6 && is_punched(&a.firewalls(), &b.firewalls());
         if self.layout == Layout::Lan || by_4 || by_6 { Expected::Connected } else { Expected::Timeout }
     }

@@ -554,9 +554,9 @@ impl TcpNat {
             return Err(DropReason::Untracked);
         }
         let internal = self.table.inbound(now, port, remote)?;
-        // Inside, a second connection by another port would be the same as one that is there already. Linux, too, drops what it
-        // could not tell apart.
-        if self.connections.is_known(now, internal.into(), remote.into()) {
+        // Inside, a second connection by another port would be the same as one that is there already. What only one side has
+        // begun gives way.
+        if self.connections.is_mutual(now, internal.into(), remote.into()) {
             return Err(DropReason::Filtered);
         }
         self.connections.begin(now, internal.into(), remote.into(), port, header.sequence, false);

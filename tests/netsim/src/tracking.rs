@@ -30,6 +30,7 @@ struct Connection {
     /// The external port of a NAT; nothing for a firewall.
     port: u16,
     inner_syn: Option<u32>,
+    has_inner_syn: bool,
     has_outer_syn: bool,
     expires: Time,
 }
@@ -59,9 +60,10 @@ impl Tracking {
         self.connections.get(&(inner, outer)).filter(|known| known.expires > now).map(|known| known.port)
     }
 
-    /// Whether there is a connection between these two, by whatever port.
-    pub(crate) fn is_known(&self, now: Time, inner: SocketAddr, outer: SocketAddr) -> bool {
-        self.connections.get(&(inner, outer)).is_some_and(|known| known.expires > now)
+    /// Whether there is a connection between these two, by whatever port, that both have sent a SYN for.
+    pub(crate) fn is_mutual(&self, now: Time, inner: SocketAddr, outer: SocketAddr) -> bool {
+        let known = self.connections.get(&(inner, outer)).filter(|known| known.expires > now);
+        known.is_some_and(|known| known.has_outer_syn && known.has_inner_syn)
     }
 
     /// Remembers a connection that began with this SYN.
@@ -75,7 +77,8 @@ impl Tracking {
         outgoing: bool,
     ) {
         let inner_syn = outgoing.then_some(syn);
-        let known = Connection { port, inner_syn, has_outer_syn: !outgoing, expires: now + LIFETIME };
+        let known =
+            Connection { port, inner_syn, has_inner_syn: outgoing, has_outer_syn: !outgoing, expires: now + LIFETIME };
         self.connections.insert((inner, outer), known);
         self.by_port.insert((port, outer), inner);
     }
@@ -94,6 +97,7 @@ impl Tracking {
         } else if header.syn && known.inner_syn.is_some_and(|syn| syn != header.sequence) {
             return Some(Err(DropReason::OutOfWindow));
         }
+        known.has_inner_syn |= header.syn;
         known.expires = now + LIFETIME;
         let port = known.port;
         if header.rst {
