@@ -205,7 +205,7 @@ pub(crate) fn agent_input() -> Vec<(&'static str, Vec<u8>, Negotiated)> {
                 .then(agent::ANSWER, &[0, 0, 0])
                 .then(agent::ANSWER, &[0, 64, 1, 1])
                 .then(agent::ANSWER, &[0, 64 | 128, 0]),
-            Negotiated { selected: 1, ..nothing },
+            Negotiated { selected: 1, data: 1, ..nothing },
         ),
     ];
     let with_first = |(name, first, Script(bytes), reached)| (name, [&[first][..], &bytes].concat(), reached);

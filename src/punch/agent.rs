@@ -518,7 +518,7 @@ impl Agent {
                 if code == ErrorCode::ROLE_CONFLICT && check.controlling == (self.role == Role::Controlling) {
                     self.switch_role(now);
                     // Pairs may have changed places.
-                    if let Some(index) = self.pair_index(at.socket, at.remote) {
+                    if let Some(index) = self.pair_index(at.socket, at.remote).filter(|_| !self.selected) {
                         self.pairs[index].next_check = Some(now);
                     }
                 }

@@ -56,8 +56,15 @@ const MAX_RETRY: Duration = Duration::from_millis(500);
 
 /// How long an attempt may hear nothing before it is begun anew: 300 ms beat the system's 1 s at 10 % loss by three
 /// times (p98); later attempts wait longer, for paths that are that slow.
-const PATIENCE: [Duration; 4] =
-    [Duration::from_millis(300), Duration::from_millis(300), Duration::from_millis(600), Duration::from_millis(1200)];
+/// The last of them has room for the system's own second SYN, and its answer: the first may find what is left of the
+/// attempt before at the peer.
+const PATIENCE: [Duration; 5] = [
+    Duration::from_millis(300),
+    Duration::from_millis(300),
+    Duration::from_millis(600),
+    Duration::from_millis(1200),
+    Duration::from_millis(2400),
+];
 
 /// A path with a longer round trip is waited for longer: so much beyond what it takes, and never more than this.
 const MARGIN: Duration = Duration::from_millis(50);

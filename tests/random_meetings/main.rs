@@ -239,9 +239,9 @@ impl Meeting {
         let took = latest(is_connected_event).unwrap_or_default().since(latest(is_introduced).unwrap_or_default());
         let round_trip = self.scenario.round_trip();
         let most = if self.scenario.tcp {
-            round_trip * 6 + Duration::from_secs(2)
+            round_trip * 16 + Duration::from_secs(2)
         } else {
-            round_trip * 2 + Duration::from_millis(100)
+            round_trip * 3 + Duration::from_millis(100)
         };
         if self.scenario.is_lossy() || took <= most {
             return Ok(());
