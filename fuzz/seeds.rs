@@ -161,7 +161,32 @@ pub(crate) fn peer_input() -> Vec<(&'static str, Vec<u8>, Reached)> {
             Reached { failed: 1, ..nothing },
         ),
     ];
-    seeds.map(|(name, script, reached)| (name, script.0, reached)).into()
+    let all = |script: Script| script.deliver_all().then(peer::TCP_ALL, &[]).deliver_all().then(peer::TCP_ALL, &[]);
+    let asked = all(Script::default().connected()).then(peer::CONNECT, &[1, 0, 0, 10, 30, 1]);
+    let asked = asked.then(peer::BIND, &[1, 0]).then(peer::BIND, &[1, 0]).deliver_all();
+    let refused = (0..20).fold(asked.clone(), |script, how| script.then(peer::TCP_ANSWER, &[how & 1, 0, how]).wait(5));
+    let by_strangers = (0..6).fold(asked.clone(), |script, port| {
+        let script = script.then(peer::TCP_STRANGER, &[0, 0, 1, port]).then(peer::TCP_STRANGER, &[1, 0, 0, port]);
+        script.then(peer::TCP_DATA, &[0, port, 0, 0, 1, 0, 4, 33, 18]).then(peer::TCP_DATA, &[1, port, 0, b'G'])
+    });
+    let stream = Reached { connected: 4, ..both };
+    let of_streams = [
+        ("a_stream", all(all(all(asked.clone()).wait(50)).wait(50)), stream),
+        (
+            "a_stream_in_pieces",
+            (0..60)
+                .fold(all(asked.clone()), |script, at| script.then(peer::TCP_DATA, &[at & 1, at / 2, 7]).deliver_all()),
+            stream,
+        ),
+        ("refused_connects", all(all(refused).wait(500)), stream),
+        ("strangers_connect", all(all(by_strangers).wait(500)), stream),
+        (
+            "connections_fail",
+            (0..8).fold(asked, |script, which| script.then(peer::TCP_FAIL, &[which & 1, which])).wait(900),
+            Reached { failed: 1, ..both },
+        ),
+    ];
+    seeds.into_iter().chain(of_streams).map(|(name, script, reached)| (name, script.0, reached)).collect()
 }
 
 /// Seeds of `agent_input`, each with what it reaches. The first byte says the roles, and whether the passwords agree.

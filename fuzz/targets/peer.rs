@@ -10,10 +10,11 @@
 //!   them, and of the addresses that are only claimed no more than two a session get any;
 //! - it sends only from sockets that are open, and the events of each session come in order and end;
 //! - when all is closed it comes to rest, with nothing to wait for and no socket or port left.
-//!
-//! The servers take no TCP: a peer that calls one is refused, by the system or by the server.
+//! - over TCP it connects from ports that it has, to an address that is only claimed twice a session at most, and says and
+//!   closes nothing that is not there, or that it has given away.
 
 mod forge;
+mod tcp;
 
 use super::{
     records::{Fields, address, canonical, records},
@@ -22,8 +23,8 @@ use super::{
 use holepunch::{
     Error, ErrorKind,
     config::PeerConfig,
-    machine::{Disposition, Input, Instant, Output, PortId, SocketId, TcpRequest, UdpRequest},
-    peer::{ConnectRequest, ListenRequest, ListenerId, Path, Peer, PeerEvent, ServerAddress},
+    machine::{Disposition, Input, Instant, Output, SocketId, StreamId, UdpRequest},
+    peer::{Carrier, ConnectRequest, ListenRequest, ListenerId, Path, Peer, PeerEvent, ServerAddress, Transport},
     rendezvous::{keys::Secret, server::Server},
     wire::stun::{CandidateKind, Class, Integrity, Message, Method, RegistrationId, SessionId, TransactionId},
 };
@@ -57,7 +58,7 @@ pub(crate) mod operation {
     pub(crate) const INTERFACES: u8 = 9;
     /// Peer, name, secret.
     pub(crate) const LISTEN: u8 = 10;
-    /// Peer, target, secret, seconds to wait, seconds of time.
+    /// Peer, target, secret, seconds to wait, seconds of time, transport.
     pub(crate) const CONNECT: u8 = 11;
     /// Peer, which session.
     pub(crate) const END: u8 = 12;
@@ -79,6 +80,16 @@ pub(crate) mod operation {
     pub(crate) const FORGE_CHECK: u8 = 20;
     /// Peer, which session: its socket is to be the application's own.
     pub(crate) const BARE: u8 = 21;
+    /// Peer, which of its connects, how: its driver answers.
+    pub(crate) const TCP_ANSWER: u8 = 22;
+    /// Peer, which of its ports, source, port: somebody connects.
+    pub(crate) const TCP_STRANGER: u8 = 23;
+    /// Peer, which connection, how much of what is under way, or instead other bytes: they arrive.
+    pub(crate) const TCP_DATA: u8 = 24;
+    /// Peer, which connection: it is over.
+    pub(crate) const TCP_FAIL: u8 = 25;
+    /// Connects come about, and everything that was sent arrives.
+    pub(crate) const TCP_ALL: u8 = 26;
 }
 
 /// Datagrams under way at most.
@@ -173,7 +184,7 @@ struct Node {
     bound: BTreeMap<SocketId, SocketAddr>,
     /// All sockets that were asked for and not closed.
     open: BTreeSet<SocketId>,
-    ports: BTreeSet<PortId>,
+    tcp: tcp::Tcp,
     listeners: Vec<ListenerId>,
     lives: BTreeMap<SessionId, Life>,
     connects: u32,
@@ -195,36 +206,18 @@ struct Node {
     last_check: Option<(SocketAddr, SocketAddr, TransactionId, String)>,
 }
 
-impl Node {
-    /// Every third port is not to be had; of the connects from the others every second fails in the system, and the rest
-    /// at the server.
-    fn handle_tcp(&mut self, now: Instant, request: TcpRequest) {
-        match request {
-            TcpRequest::Reserve { port, .. } if port.0 % 3 == 2 => {
-                let error = Error::new(ErrorKind::AddressInUse, "in use");
-                self.peer.handle_input(now, Input::TcpReserveFailed { port, error });
-            }
-            TcpRequest::Reserve { port, address } => {
-                assert!(self.ports.insert(port), "{port:?} is asked for twice");
-                self.peer.handle_input(now, Input::TcpReserved { port, local: address });
-            }
-            TcpRequest::Connect { port, stream, .. } => {
-                assert!(self.ports.contains(&port), "connects from a port that is not there");
-                let at_once = stream.0 % 2 == 1;
-                self.peer.handle_input(now, Input::TcpFailed { stream, at_once });
-            }
-            TcpRequest::Release { port } => drop(self.ports.remove(&port)),
-            other => panic!("nobody asked for {other:?}"),
-        }
-    }
-}
-
 struct World {
     now: Instant,
     server: Server,
     nodes: [Node; 2],
     flights: Vec<Flight>,
     reached: Reached,
+    /// The server's connections: the node's number of each, and what the server has not taken yet.
+    server_streams: BTreeMap<StreamId, (usize, StreamId)>,
+    server_unread: BTreeMap<StreamId, Vec<u8>>,
+    server_accepted: u32,
+    /// Something has happened to these on the way of something else.
+    unsettled: [bool; 2],
 }
 
 impl World {
@@ -234,7 +227,7 @@ impl World {
             asked: VecDeque::new(),
             bound: BTreeMap::new(),
             open: BTreeSet::new(),
-            ports: BTreeSet::new(),
+            tcp: tcp::Tcp::default(),
             listeners: Vec::new(),
             lives: BTreeMap::new(),
             connects: 0,
@@ -250,8 +243,17 @@ impl World {
             last_check: None,
         });
         let flights = Vec::new();
-        let mut world =
-            Self { now: Instant::default(), server: server::server(), nodes, flights, reached: Reached::default() };
+        let mut world = Self {
+            now: Instant::default(),
+            server: server::server(),
+            nodes,
+            flights,
+            reached: Reached::default(),
+            server_streams: BTreeMap::new(),
+            server_unread: BTreeMap::new(),
+            server_accepted: 0,
+            unsettled: [false; 2],
+        };
         for node in 0..2 {
             world.tell_interfaces(node, 0b0111);
         }
@@ -291,7 +293,11 @@ impl World {
             operation::DELIVER_ALL => self.deliver_all(),
             operation::WAIT => self.wait(Duration::from_millis(u64::from(fields.u16()))),
             operation::JUMP => self.jump(Duration::from_secs(u64::from(fields.u16()))),
-            operation::RESTART => self.server = server::server(),
+            operation::RESTART => {
+                self.server = server::server();
+                self.break_server_streams();
+            }
+            operation::TCP_ALL => self.tcp_all(),
             _ => {
                 let node = usize::from(fields.u8() & 1);
                 self.step_of_peer(node, operation, fields);
@@ -307,7 +313,8 @@ impl World {
             operation::CONNECT => {
                 let (target, secret) = (fields.pick(&TARGETS), fields.pick(&SECRETS));
                 let request = connect_request(target, secret, fields.u8(), fields.u8());
-                self.connect(node, request);
+                let transport = fields.pick(&[Transport::Udp, Transport::Tcp]);
+                self.connect(node, ConnectRequest { transport, ..request });
             }
             operation::END | operation::CLOSE | operation::BARE => {
                 let index = usize::from(fields.u8());
@@ -346,6 +353,10 @@ impl World {
                 let source = address(fields.pick(&CLIENTS));
                 self.arrive(node, source, None, fields.rest());
             }
+            operation::TCP_ANSWER => self.answer_connect(node, fields),
+            operation::TCP_STRANGER => self.stranger_connects(node, fields),
+            operation::TCP_DATA => self.stream_brings(node, fields),
+            operation::TCP_FAIL => self.stream_fails(node, fields.u8()),
             operation::FORGE_ANSWER => self.forge_answer(node, fields),
             operation::FORGE_INTRODUCTION => self.forge_introduction(node, fields),
             operation::FORGE_CHECK => self.forge_check(node, fields),
@@ -426,6 +437,7 @@ impl World {
                     destination: transmit.destination,
                     payload: transmit.payload,
                 }),
+                Output::Tcp(request) => self.do_tcp_of_server(request),
                 Output::Timeout(..) => return,
                 _ => {}
             }
@@ -533,7 +545,11 @@ impl World {
         for _ in 0..MAX_WAKES_AT_ONCE {
             self.drain(node);
             if self.nodes[node].wake.is_none_or(|wake| wake > self.now) {
-                return self.check_budgets(node);
+                self.check_budgets(node);
+                if std::mem::take(&mut self.unsettled[1 - node]) {
+                    self.settle(1 - node);
+                }
+                return;
             }
             self.nodes[node].peer.handle_input(self.now, Input::Timeout);
         }
@@ -563,7 +579,7 @@ impl World {
                     assert!(node.open.remove(&socket), "{socket:?} is closed twice");
                     node.bound.remove(&socket);
                 }
-                Output::Tcp(request) => node.handle_tcp(self.now, request),
+                Output::Tcp(request) => self.do_tcp(index, request),
                 Output::Event(event) => self.handle_event(index, event),
                 Output::Log(_, line) => assert!(!line.is_empty()),
                 Output::Timeout(time, _) => {
@@ -602,7 +618,7 @@ impl World {
     }
 
     fn handle_event(&mut self, index: usize, event: PeerEvent) {
-        let Node { lives, sessions, newest_path, .. } = &mut self.nodes[index];
+        let Node { lives, sessions, newest_path, tcp, .. } = &mut self.nodes[index];
         match event {
             PeerEvent::Introduced { session, listener, .. } => {
                 if listener.is_some() {
@@ -620,7 +636,14 @@ impl World {
                 let life = lives.entry(session).or_default();
                 assert!(life.introduced && !life.connected && !life.over, "connected out of turn: {life:?}");
                 life.connected = true;
-                *newest_path = Some(path);
+                match path.carrier {
+                    Carrier::Socket(_) => *newest_path = Some(path),
+                    // It has left the machine.
+                    Carrier::Stream(stream) => {
+                        life.over = true;
+                        tcp.give(stream);
+                    }
+                }
                 self.reached.connected += 1;
             }
             PeerEvent::Failed { session, error, .. } => {
@@ -658,7 +681,7 @@ impl World {
 
     /// What an address that has proven nothing may have got.
     fn check_budgets(&self, index: usize) {
-        let Node { sent, proven, strangers, observed, sessions, .. } = &self.nodes[index];
+        let Node { sent, proven, strangers, observed, sessions, tcp, .. } = &self.nodes[index];
         let mut only_claimed = 0;
         for (destination, count) in sent {
             let is_server = SOCKETS.iter().any(|own| address(own) == *destination);
@@ -676,6 +699,10 @@ impl World {
             only_claimed += u32::from(is_claimed && !is_stranger);
         }
         assert!(only_claimed <= sessions * CLAIMED_ADDRESSES, "{only_claimed} addresses that are only claimed");
+        let is_server = |remote: &SocketAddr| SOCKETS.iter().any(|own| address(own) == *remote);
+        tcp.check_attempts(*sessions, |remote| {
+            is_public(remote.ip()) && !is_server(remote) && !observed.contains(&remote.ip()) && !proven.contains(remote)
+        });
     }
 
     /// Everything is closed, and nothing arrives any more: both peers come to rest.
@@ -693,9 +720,9 @@ impl World {
             self.now = next;
             self.wake();
         }
-        for Node { open, ports, lives, .. } in &self.nodes {
+        for Node { open, tcp, lives, .. } in &self.nodes {
             assert!(open.is_empty(), "{open:?} were left open");
-            assert!(ports.is_empty(), "{ports:?} were left reserved");
+            tcp.check_rest();
             assert!(lives.values().all(|life| life.over || !life.connected), "a connection has no end: {lives:?}");
         }
     }
@@ -726,7 +753,7 @@ fn to_secret(bytes: &[u8]) -> Secret {
 
 fn connect_request(target: &str, secret: Option<&[u8]>, wait: u8, timeout: u8) -> ConnectRequest {
     ConnectRequest {
-        transport: holepunch::peer::Transport::Udp,
+        transport: Transport::Udp,
         target: target.parse().expect("the table is right"),
         servers: vec![server_address()],
         bind: any(),

@@ -7,6 +7,7 @@
 //! - each is told nothing but `?`, an introduction, the greeting, or answers of STUN; an introduction goes to two at a
 //!   time, of whom the second has listened and the first is another;
 //! - how requests of 2015 are cut into pieces changes nothing;
+//! - the same bytes, taken for the answers of a server of 2015, hide no introduction that comes after them;
 //! - when everybody has left, nothing is kept.
 
 use super::records::{address, records};
@@ -15,7 +16,7 @@ use holepunch::{
     machine::{Input, Instant, Output, PortId, StreamId, TcpRequest},
     rendezvous::server::Server,
     wire::{
-        compat::{Request, Requests, introduction},
+        compat::{Answer, Answers, Request, Requests, introduction},
         stun::{GREETING, Message},
     },
 };
@@ -63,6 +64,7 @@ struct Harness {
 /// Runs the server, and says how many introductions it made.
 pub(crate) fn run(input: &[u8]) -> usize {
     check_pieces(input);
+    check_answers(input);
     let config = ServerConfig::default();
     let mut harness = Harness {
         server: Server::new(config, [3; 32], Vec::new()),
@@ -216,4 +218,28 @@ fn check_pieces(input: &[u8]) {
     let whole = read(&mut std::iter::once(&pure[..]));
     assert_eq!(read(&mut pure.chunks(1)), whole);
     assert_eq!(read(&mut pure.chunks(3)), whole);
+}
+
+/// Answers of 2015 are bytes as any: a client takes each once, and none it takes is empty.
+fn check_answers(input: &[u8]) {
+    for size in [1, 7, 4096] {
+        let mut answers = Answers::default();
+        let mut taken = 0;
+        for piece in input.chunks(size) {
+            answers.push(piece);
+            while let Some(answer) = answers.pop() {
+                taken += match answer {
+                    Answer::Peer(_) => "*()".len(),
+                    Answer::NotFound | Answer::End => 1,
+                    Answer::Nonsense(bytes) => bytes.len(),
+                };
+                assert!(taken <= input.len(), "more was taken than came");
+            }
+        }
+        // Whatever begins no answer is over with its piece; one that has begun ends with its parenthesis.
+        answers.push(b")");
+        while answers.pop().is_some() {}
+        answers.push(&introduction([203, 0, 113, 2].into(), 20001));
+        assert_eq!(answers.pop(), Some(Answer::Peer(address("203.0.113.2:20001"))));
+    }
 }

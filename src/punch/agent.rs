@@ -93,6 +93,8 @@ pub struct Agent {
     paced_until: Instant,
     pub(super) selected: bool,
     pub(super) consent: Option<ConsentClock>,
+    /// Consent has expired: nothing is asked any more, whatever comes.
+    expired: bool,
     /// Where something authenticated came from.
     pub(super) heard: Vec<(SocketId, SocketAddr)>,
     wrong_secret: bool,
@@ -131,6 +133,7 @@ impl Agent {
             paced_until: Instant::default(),
             selected: false,
             consent: None,
+            expired: false,
             heard: Vec::new(),
             wrong_secret: false,
             refusals: 0,
@@ -269,6 +272,7 @@ impl Agent {
                 }
                 Due::Expired => {
                     self.consent = None;
+                    self.expired = true;
                     self.stay();
                     self.pairs[0].next_check = None;
                     self.events.push_back(AgentEvent::ConsentExpired);
@@ -308,6 +312,9 @@ impl Agent {
 
     pub(crate) fn next_wake(&self) -> NextWake {
         let mut wake = NextWake::never();
+        if self.expired {
+            return wake;
+        }
         for pair in &self.pairs {
             wake.at(pair.next_check, Timer::Check);
         }
@@ -604,7 +611,7 @@ impl Agent {
     }
 
     pub(super) fn send_check(&mut self, now: Instant, index: usize) {
-        if !self.pairs[index].may_check() {
+        if self.expired || !self.pairs[index].may_check() {
             self.pairs[index].next_check = None;
             return;
         }
