@@ -66,6 +66,9 @@ const PATIENCE: [Duration; 5] = [
     Duration::from_millis(2400),
 ];
 
+/// When the system repeats a SYN (RFC 6298 section 2).
+const SECOND_SYN: Duration = Duration::from_secs(1);
+
 /// A path with a longer round trip is waited for longer: so much beyond what it takes, and never more than this.
 const MARGIN: Duration = Duration::from_millis(50);
 const MAX_PATIENCE: Duration = Duration::from_secs(4);
@@ -584,13 +587,20 @@ impl StreamAgent {
             self.attempts = self.attempts.saturating_add(1);
             // What an attempt that was given up has left at the peer answers the next one, and costs a round trip. And
             // one of the two must wait for long enough that an attempt of the other, begun meanwhile, comes to its end:
-            // else they can tear down each other's for ever.
+            // else they can tear down each other's for ever. Every second time the system's own second SYN, which finds
+            // nothing left, has its chance too.
             let leftovers = match (remote.silences, self.role) {
                 (0, _) => Duration::ZERO,
                 (_, Role::Controlling) => rtt + self.random.duration(Duration::ZERO, rtt / 2),
                 (_, Role::Controlled) => rtt * 4 + self.random.duration(Duration::ZERO, rtt),
             };
-            let until = now + patience.max((self.patience + leftovers).min(MAX_PATIENCE));
+            let second_syn = SECOND_SYN + rtt + MARGIN;
+            let patience = match patience.max((self.patience + leftovers).min(MAX_PATIENCE)) {
+                long if long > SECOND_SYN => long.max(second_syn),
+                _ if remote.silences > 0 && remote.silences.is_multiple_of(2) && self.peer_rtt.is_some() => second_syn,
+                short => short,
+            };
+            let until = now + patience;
             remote.attempt = Attempt::Connecting { stream, since: now, until };
             let address = remote.candidate.address;
             self.requests.push_back(TcpRequest::Connect { port: remote.port, stream, remote: address });
