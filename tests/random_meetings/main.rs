@@ -75,11 +75,12 @@ fn meetings_end_as_the_oracle_says() {
         }
     }
     let count = |outcome| outcomes.iter().filter(|it| **it == outcome).count() as u64;
-    let [connected, timeout, no_path] =
-        [Expected::Connected, Expected::Timeout, Expected::NoPath].map(|expected| count(Outcome::AsExpected(expected)));
+    let [connected, either, timeout, no_path] =
+        [Expected::Connected, Expected::Either, Expected::Timeout, Expected::NoPath]
+            .map(|expected| count(Outcome::AsExpected(expected)));
     let (lucky, unlucky) = (count(Outcome::Lucky), count(Outcome::Unlucky));
     println!(
-        "{seeds:?}: {connected} connected, {timeout} timeouts, {no_path} without a path, {lucky} lucky, {unlucky} unlucky"
+        "{seeds:?}: {connected} connected, {either} that may be, {timeout} timeouts, {no_path} without a path, {lucky} lucky, {unlucky} unlucky"
     );
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     assert!(lucky <= 1 + timeout / 50, "{lucky} were connected that should not");
@@ -165,7 +166,7 @@ impl Meeting {
     /// Both begin at their times; what comes of it.
     fn meet(&mut self) -> Result<Outcome, String> {
         let Scenario { listener_at, connector_at, by_name, .. } = self.scenario;
-        let [listener, connector] = self.peers;
+        let [listener, _] = self.peers;
         let name = by_name.then_some("bob");
         let target = if by_name { "bob".to_owned() } else { self.address_of_listener() };
         if listener_at > connector_at {
@@ -177,7 +178,6 @@ impl Meeting {
         self.world.listen(listener, self.server, name);
         self.world.run_for(connector_at);
         let session = self.connect(&target);
-        let _ = connector;
         self.judge(session)
     }
 
@@ -212,9 +212,9 @@ impl Meeting {
         let failures = self.peers.map(|node| failure(&self.world, node));
         let expected = self.scenario.expected();
         let outcome = match (is_connected, expected) {
-            ([true, true], Expected::Connected) => Outcome::AsExpected(expected),
+            ([true, true], Expected::Connected | Expected::Either) => Outcome::AsExpected(expected),
             ([true, true], Expected::Timeout) => Outcome::Lucky,
-            ([false, false], Expected::Timeout) if failures == [Some(ErrorKind::Timeout); 2] => {
+            ([false, false], Expected::Timeout | Expected::Either) if failures == [Some(ErrorKind::Timeout); 2] => {
                 Outcome::AsExpected(expected)
             }
             ([false, false], Expected::NoPath) if failures[1] == Some(ErrorKind::NoPath) => {
@@ -232,16 +232,17 @@ impl Meeting {
         Ok(outcome)
     }
 
-    /// Where nothing is lost there is nothing to wait for.
+    /// Where nothing is lost there is not much to wait for. Most meetings take a round trip or two; behind borders that
+    /// refuse SYNs, and far apart, attempts over TCP miss each other for a while.
     fn check_time(&self) -> Result<(), String> {
         let time = |node, is_it: fn(&PeerEvent) -> bool| self.world.node(node).time_of(is_it).unwrap_or(Time::ZERO);
         let latest = |is_it: fn(&PeerEvent) -> bool| self.peers.map(|node| time(node, is_it)).into_iter().max();
         let took = latest(is_connected_event).unwrap_or_default().since(latest(is_introduced).unwrap_or_default());
         let round_trip = self.scenario.round_trip();
         let most = if self.scenario.tcp {
-            round_trip * 16 + Duration::from_secs(2)
+            round_trip * 20 + Duration::from_secs(5)
         } else {
-            round_trip * 3 + Duration::from_millis(100)
+            round_trip * 3 + Duration::from_millis(500)
         };
         if self.scenario.is_lossy() || took <= most {
             return Ok(());
