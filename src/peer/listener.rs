@@ -121,7 +121,7 @@ impl Listener {
         self.registrations.iter().find_map(|registration| registration.via(server))
     }
 
-    /// This address of a server, then those of its other families at which it has us.
+    /// This address of a server, then those of its other families.
     pub(super) fn addresses_of_server(&self, address: SocketAddr) -> Vec<SocketAddr> {
         let mut addresses = alloc::vec![address];
         for registration in &self.registrations {

@@ -298,9 +298,9 @@ impl Registration {
         !self.families.is_empty()
     }
 
-    /// The server's addresses at which it has us.
+    /// The server's addresses, of the families in use.
     pub(crate) fn servers(&self) -> impl Iterator<Item = SocketAddr> {
-        self.families.iter().filter(|family| family.is_alive).map(|family| family.server)
+        self.families.iter().map(|family| family.server)
     }
 
     /// Our addresses as the server sees them.
