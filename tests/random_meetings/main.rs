@@ -133,7 +133,7 @@ impl Meeting {
             }
             let private = format!("192.168.1.{}", it.number);
             let public = format!("198.51.100.{}", side + 1);
-            let ipv4 = it.ipv4.then(|| if it.borders.is_empty() { public } else { private });
+            let ipv4 = it.ipv4.then_some(if it.borders.is_empty() { public } else { private });
             let ipv6 = it.ipv6.then(|| format!("2001:db8:{}::2", side + 1));
             let addresses: Vec<IpAddr> = ipv4.into_iter().chain(ipv6).map(|ip| ip.parse().unwrap()).collect();
             let host = match sites.last() {

@@ -7,7 +7,7 @@ use crate::{
 use holepunch::{
     ErrorKind,
     config::PeerConfig,
-    machine::StreamId,
+    machine::{Input, StreamId},
     peer::{Carrier, ConnectRequest, ListenRequest, PeerEvent, Strategy, Transport},
     rendezvous::keys::Secret,
     wire::stun::{CandidateTransport, Class, Message, Method, SessionId, Transports},
@@ -510,6 +510,48 @@ fn many_sessions_of_one_listener_do_not_disturb_each_other() {
         assert_eq!(pair.world.stream_received(pair.listener, *session), [number as u8; 3]);
     }
     assert_nothing_left(&mut pair.world, pair.listener, pair.connector, 10);
+}
+
+/// The listener is introduced over both families, and the connector has one; each of the two needs its mapped port.
+#[test]
+fn a_listener_of_two_families_is_reached_by_the_one_that_the_connector_has() {
+    let mut pair = pair_with(14, [kind("eim_apdf_random"); 2], UnsolicitedSyn::Drop, TWENTY);
+    let host = pair.world.host(pair.listener);
+    pair.world.net.add_address(host, ips(&["2001:db8:a::2"])[0]);
+    let all = pair.world.net.addresses(host);
+    pair.world.with_peer(pair.listener, |peer, now| peer.handle_input(now, Input::Interfaces(&all)));
+    let session = begin(&mut pair);
+    let nodes = [pair.listener, pair.connector];
+    assert!(meet(&mut pair.world, nodes, session, PATIENCE), "{}", pair.world.net.trace());
+    assert!(path(&pair.world, nodes[1]).unwrap().remote.is_ipv4());
+    assert_nothing_left(&mut pair.world, nodes[0], nodes[1], 1);
+}
+
+/// On a LAN the listener's connection is there before the connector has heard of it: the server's answer was lost.
+#[test]
+fn a_connection_that_comes_before_the_introduction_is_kept() {
+    let mut world = World::new(15);
+    let server = add_server(&mut world);
+    let nat = Some(kind("eim_apdf_random").nat());
+    let public = ips(&["198.51.100.1"]);
+    let site = world.net.add_site(SiteSpec { public, nat, link: Link::delay_ms(20), ..SiteSpec::default() });
+    let peers = [2, 3].map(|number| {
+        let host = world.net.add_host_in(site, ips(&[&format!("10.0.1.{number}")]), Link::PERFECT);
+        world.add_peer(host, PeerConfig::default())
+    });
+    let mut lost = 0;
+    world.on_send = Some(Box::new(move |datagram| {
+        let is_answer = Message::parse(&datagram.payload)
+            .is_ok_and(|message| (message.method(), message.class()) == (Method::CONNECT, Class::Success));
+        lost += u32::from(is_answer);
+        !is_answer || lost > 1
+    }));
+    let session = begin_in(&mut world, server, peers);
+    assert!(meet(&mut world, peers, session, PATIENCE), "{}", world.net.trace());
+    let connected = |node| world.node(node).time_of(|event| matches!(event, PeerEvent::Connected { .. })).unwrap();
+    let introduced = world.node(peers[1]).time_of(is_introduced).unwrap();
+    assert_eq!(connected(peers[1]), introduced, "it had come already");
+    assert_nothing_left(&mut world, peers[0], peers[1], 1);
 }
 
 /// In the connector's own network somebody else has the listener's private address, and takes the connection.
