@@ -21,6 +21,7 @@ __all__ = [
     "Stream",
     "__version__",
     "decide",
+    "meet_current",
     "meet_datagram",
     "meet_stream",
     "run",
@@ -50,6 +51,17 @@ def decide(
     server: Tuple[str, int], bind: str, *, timeout: Optional[float] = None, cancel: Optional[Cancel] = None
 ) -> Optional[socket.socket]:
     """What a server speaks: None for the current protocol, else a connection for the text of 2015."""
+
+def meet_current(
+    server: Tuple[str, int],
+    source: Tuple[str, int],
+    host: Optional[str],
+    datagrams: bool,
+    *,
+    timeout: Optional[float] = None,
+    cancel: Optional[Cancel] = None,
+) -> Tuple[socket.socket, Tuple[str, int]]:
+    """A peer that a current server introduces, as a connected socket and its address."""
 
 @final
 class Cancel:

@@ -9,6 +9,10 @@
 `Client` and `TCPClient` give a stream, `UDPClient` datagrams. After `open`, `sock` is a socket of the system with
 nothing of this package on it, and `addr` is the peer's address.
 
+A server is asked what it speaks. Through a current one, two current peers find their way as everybody does who uses this
+package (on any of their addresses, from the port of `config.HOLEPUNCH_PORT` where it is free), and old ones are met as
+ever. The text of 2015 is all there is toward an old server, and for a client with a hook that a program has overridden.
+
 `open` without `timeout` tries until it is interrupted; it is paced, ends at once on Ctrl-C, and raises OSError when
 another thread closes the client. One thread may send while another receives. Nothing here starts a thread that outlives
 a call, so a client may cross a fork.
@@ -29,8 +33,18 @@ from types import TracebackType
 from typing import Any, Callable, Optional, Tuple, Type, TypeVar, Union
 
 from . import config
-from ._native import decide
-from .errors import NotConnectedError, NotFoundError, ServerRefusedError
+from ._native import decide, meet_current
+from .errors import (
+    HolepunchError,
+    LegacyPeerError,
+    LostError,
+    NoPathError,
+    NotConnectedError,
+    NotFoundError,
+    RefusedError,
+    ServerRefusedError,
+    ServerSilentError,
+)
 from .message import Message
 from ._meeting import SelfConnectError, meet_datagram, meet_stream
 from ._waiting import Waiting, resolve
@@ -60,7 +74,7 @@ class ListenerNotFoundError(NotFoundError):
 
 
 class AnswerError(ServerRefusedError):
-    """The server ended the stream, or answered what makes no sense. `args[0]` is that answer."""
+    """The server ended the stream, answered what makes no sense, or refused. `args[0]` is that answer, or stands for it."""
 
     def __init__(self, answer: Message, message: str = "", hint: str = "") -> None:
         super().__init__(message, hint)
@@ -89,11 +103,11 @@ class Server:
         """Connects to the server."""
         self._open(self._connect)
 
-    def _open_unless_current(self) -> bool:
-        """Connects to a server of 2015; true, and no connection, if it speaks the current protocol."""
+    def _open_unless_current(self) -> Optional[Tuple[str, int]]:
+        """Connects to a server of 2015; where it speaks the current protocol, its address, and no connection."""
         return self._open(self._decide)
 
-    def _open(self, how: Callable[[int, Any, Waiting], Optional[socket.socket]]) -> bool:
+    def _open(self, how: Callable[[int, Any, Waiting], Optional[socket.socket]]) -> Optional[Tuple[str, int]]:
         host, port = self._addr
         # As a destination, "every address" means this machine.
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -107,11 +121,11 @@ class Server:
                     waiting.check()
                     failure = error
                     continue
-                if sock is None:
-                    return True
-                self._sock, self._received = sock, b""
                 _log.info("Open server socket %s:%s", *self._addr)
-                return False
+                if sock is None:
+                    return address[0], address[1]
+                self._sock, self._received = sock, b""
+                return None
         raise failure or OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} fits the bind address {self._bind!r}")
 
     def _decide(self, family: int, address: Any, waiting: Waiting) -> Optional[socket.socket]:
@@ -300,13 +314,17 @@ class Client:
     def _introduced(self, dest_host: Optional[str], waiting: Waiting) -> Tuple[Any, Any]:
         """Asks the server, and meets the peer that it names.
 
-        A server that is not known yet is asked what it speaks; the text of 2015, which every server and every peer
-        speaks, is what is used. Where a program has put something of its own in the place of a part, nothing is asked.
+        A server that is not known yet is asked what it speaks. Where a program has put something of its own in the place
+        of a part, nothing is asked and the text of 2015 is spoken, which every server and every peer speaks.
         """
         server = self._server
         server._waiting = waiting
         try:
-            if not self._is_plain() or server._open_unless_current():
+            if self._is_plain() and (dest_host is None or _is_address(dest_host)):
+                current = server._open_unless_current()
+                if current is not None:
+                    return self._current(current, dest_host, waiting)
+            else:
                 server.open()
             answer = server.listen_request() if dest_host is None else server.connect_request(dest_host)
             host, port = _introduction(answer, dest_host)
@@ -319,6 +337,24 @@ class Client:
         finally:
             server._waiting = None
             server.close()
+
+    def _current(self, server: Tuple[str, int], dest_host: Optional[str], waiting: Waiting) -> Tuple[Any, Any]:
+        """Meets the peer that a current server introduces; one of 2015 as such."""
+        source = (self._bind, config._punch_port())
+        datagrams = getattr(self._holepunch, "__func__", None) is UDPClient._holepunch
+        try:
+            sock, addr = waiting.call(meet_current, server, source, dest_host, datagrams)
+            _log.info("Open client socket to %s:%s", *addr)
+            return sock, addr
+        except LegacyPeerError as error:
+            host, port = error.peer or ("", 0)
+        except HolepunchError as error:
+            raise _as_of_2015(error) from error
+        finally:
+            _log.info("Close server socket %s:%s", *self._server._addr)
+        _log.info("Open client socket to %s:%s", host, port)
+        sock, addr = self._holepunch((self._bind, port), (host, port))
+        return sock, addr
 
     def _is_plain(self) -> bool:
         """Whether no hook of 2015 is overridden."""
@@ -478,6 +514,27 @@ def _refuse_closed(sock: Any, data: bytes) -> None:
     """A call that `close` woke fails as one that came after it."""
     if not data and isinstance(sock, socket.socket) and sock.fileno() < 0:
         raise OSError(errno.EBADF, "closed by another thread")
+
+
+def _is_address(host: str) -> bool:
+    """Whether it can be told in the current protocol; only the text has room for anything else."""
+    try:
+        return "%" not in host and bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
+def _as_of_2015(error: HolepunchError) -> Exception:
+    """What the core says of a current server and its listeners, as an exception of this module."""
+    if isinstance(error, NotFoundError):
+        return ListenerNotFoundError(Message(b"?"), error.message, error.hint)
+    if isinstance(error, ServerSilentError):
+        return OSError(errno.ETIMEDOUT, error.message)
+    if isinstance(error, (ServerRefusedError, RefusedError)):
+        return AnswerError(Message(b"."), error.message, error.hint)
+    if isinstance(error, (NoPathError, LostError)):
+        error.args = (Message(b"."),)
+    return error
 
 
 def _introduction(answer: Message, dest_host: Optional[str]) -> Tuple[str, int]:

@@ -129,8 +129,13 @@ impl Connection {
     /// The connection is closed then. `Closed` when either side has ended its data or closes meanwhile; `Lost`;
     /// `Unsupported` on systems other than Linux, which may not tell the sockets of one port apart; `Forked`, `Io`.
     pub fn into_socket(self) -> Result<UdpSocket> {
+        self.take_socket(&Wait::forever())
+    }
+
+    /// As [`into_socket`](Self::into_socket), for as long as `wait` says.
+    pub(crate) fn take_socket(self, wait: &Wait) -> Result<UdpSocket> {
         self.engine.with(|core| core.begin_bare(&self.link))??;
-        let socket = self.engine.wait(&Wait::forever(), |core| core.take_bare(&self.link));
+        let socket = self.engine.wait(wait, |core| core.take_bare(&self.link));
         if socket.is_err() {
             self.engine.with(|core| core.take_bare(&self.link))?;
         }

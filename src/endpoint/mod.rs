@@ -113,7 +113,12 @@ impl Endpoint {
     /// # Errors
     /// As [`connect_datagram`](Self::connect_datagram).
     pub fn connect(&self, target: &str, options: &ConnectOptions) -> Result<Stream> {
-        match self.connect_over(Transport::Tcp, target, options)? {
+        self.connect_within(target, options, &options.as_wait())
+    }
+
+    /// As [`connect`](Self::connect), also ended by `wait`.
+    pub(crate) fn connect_within(&self, target: &str, options: &ConnectOptions, wait: &Wait) -> Result<Stream> {
+        match self.connect_over(Transport::Tcp, target, options, wait)? {
             Channel::Stream(link) => Ok(Stream::new(self.0.engine.clone(), link)),
             Channel::Datagrams(_) => Err(wrong_kind()),
         }
@@ -128,17 +133,32 @@ impl Endpoint {
     /// [`ErrorKind`](crate::ErrorKind)s: `Unresolvable`, `ServerSilent` (after 5 s), `ServerRefused`, `NotFound`, `Ambiguous`, `WrongSecret`, `TransportMismatch`,
     /// `VersionMismatch`, `NoPath`, `LegacyPeer` ([`EndpointBuilder::legacy`]), `Timeout`, `AddressInUse`, `InvalidArgument`, `Io`; `Cancelled`, `Closed`, `Forked`.
     pub fn connect_datagram(&self, target: &str, options: &ConnectOptions) -> Result<Connection> {
-        match self.connect_over(Transport::Udp, target, options)? {
+        self.connect_datagram_within(target, options, &options.as_wait())
+    }
+
+    /// As [`connect_datagram`](Self::connect_datagram), also ended by `wait`.
+    pub(crate) fn connect_datagram_within(
+        &self,
+        target: &str,
+        options: &ConnectOptions,
+        wait: &Wait,
+    ) -> Result<Connection> {
+        match self.connect_over(Transport::Udp, target, options, wait)? {
             Channel::Datagrams(link) => Ok(Connection::new(self.0.engine.clone(), link)),
             Channel::Stream(_) => Err(wrong_kind()),
         }
     }
 
-    fn connect_over(&self, transport: Transport, target: &str, options: &ConnectOptions) -> Result<Channel> {
+    fn connect_over(
+        &self,
+        transport: Transport,
+        target: &str,
+        options: &ConnectOptions,
+        wait: &Wait,
+    ) -> Result<Channel> {
         let session = self.ask_for(transport, target, options)?;
         let engine = &self.0.engine;
-        let wait = options.cancel.as_ref().map_or_else(Wait::forever, |cancel| Wait::forever().or_cancelled(cancel));
-        let outcome = engine.wait(&wait, |core| core.connected(session));
+        let outcome = engine.wait(wait, |core| core.connected(session));
         if outcome.is_ok() {
             // The connection is its handle's from now on.
             engine.with(|core| core.connects.remove(&session))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Cancel;
+use super::{Cancel, Wait};
 
 /// How long [`Endpoint::connect_datagram`](super::Endpoint::connect_datagram) may take, and what may cancel it.
 ///
@@ -45,5 +45,10 @@ impl ConnectOptions {
     #[must_use]
     pub fn cancel(self, cancel: &Cancel) -> Self {
         Self { cancel: Some(cancel.clone()), ..self }
+    }
+
+    /// The two limits are the machine's to keep; only the token can end a call from outside.
+    pub(super) fn as_wait(&self) -> Wait {
+        self.cancel.as_ref().map_or_else(Wait::forever, |cancel| Wait::forever().or_cancelled(cancel))
     }
 }

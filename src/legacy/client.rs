@@ -1,14 +1,20 @@
 //! A client of 2015, whole: from a server's name to a socket to the peer.
+//!
+//! What the server speaks is found out first. Toward a current one the meeting is a current one, too, unless the peer is of
+//! 2015; the listener that is asked for by anything but an IP address is asked for with the text, for only there is that
+//! an address.
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Verdict, decide, meet_datagram, meet_stream, server::Server};
+use super::{Meeting, Verdict, current, decide, meet_datagram, meet_stream, server::Server};
 use crate::{
     Error, ErrorKind, Result,
+    config::DEFAULT_PUNCH_PORT,
     endpoint::environment,
     io::{ServerName, Wait, addresses, plain::Turn},
     machine::Level,
@@ -38,17 +44,24 @@ const RESOLUTION: Duration = Duration::from_secs(10);
 pub struct Client {
     servers: Vec<ServerName>,
     bind: Vec<IpAddr>,
-    log: Option<Box<Log>>,
+    port: u16,
+    log: Arc<Log>,
 }
 
 type Log = dyn Fn(Level, &str) + Send + Sync;
+
+/// What a server speaks, on what there is of a connection to it.
+enum Reached {
+    Text(Server),
+    Current(SocketAddr),
+}
 
 /// A peer that was met.
 #[derive(Debug)]
 pub struct Opened {
     /// The socket to it.
     pub socket: Socket,
-    /// Its address, as the server named it.
+    /// Its address: as the server named it, or where it was found.
     pub peer: SocketAddr,
 }
 
@@ -57,7 +70,7 @@ pub struct Opened {
 pub enum Socket {
     /// A connected stream.
     Stream(TcpStream),
-    /// Datagrams: unconnected, unless another socket of this machine has the port too.
+    /// Datagrams. Connected to the peer; to one of 2015 only where another socket of this machine has the port too.
     Datagrams(UdpSocket),
 }
 
@@ -67,7 +80,8 @@ impl Client {
     /// `server` is `host`, `host:port`, `[IPv6]` or `[IPv6]:port`, several separated by commas, which are tried in their
     /// order; without it it is what `HOLEPUNCH_SERVER` says, else this machine, port 20000. `bind` is the local address
     /// to use, toward the server and toward the peer; without it it is what `HOLEPUNCH_BIND` says, where ports do not
-    /// count, else the system's choice.
+    /// count, else the system's choice. The port toward current peers is what `HOLEPUNCH_PORT` says, else 20001, as long as it
+    /// is free; toward peers of 2015 it is the server's to say.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for what cannot be right.
@@ -85,42 +99,53 @@ impl Client {
             (None, Some(list)) => environment::parse_bind(&list)?.iter().map(SocketAddr::ip).collect(),
             (None, None) => Vec::new(),
         };
-        Ok(Self { servers, bind: bind.into_iter().filter(|ip| !ip.is_unspecified()).collect(), log: None })
+        let port = environment::variable("HOLEPUNCH_PORT")?.map_or(Ok(DEFAULT_PUNCH_PORT), |text| punch_port(&text))?;
+        let bind = bind.into_iter().filter(|ip| !ip.is_unspecified()).collect();
+        Ok(Self { servers, bind, port, log: Arc::new(|_, _| {}) })
+    }
+
+    /// Toward current peers this port is used as long as it is free; 0 leaves it to the system.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
     }
 
     /// Calls `callback` with what the package of 2015 logged, from the thread that calls [`open`](Self::open).
     #[must_use]
     pub fn on_log(mut self, callback: impl Fn(Level, &str) + Send + Sync + 'static) -> Self {
-        self.log = Some(Box::new(callback));
+        self.log = Arc::new(callback);
         self
     }
 
     /// Connects to the listener at an address, or without one listens and waits for a peer.
     ///
-    /// Blocks until the peer is met; for datagrams, within 5 s of the introduction also if it is silent. The server is
-    /// left with an end of stream.
+    /// Blocks until the peer is met; for datagrams to a peer of 2015, within 5 s of the introduction also if it is silent.
+    /// The server is left in order, and nothing stays but the socket.
     ///
     /// # Errors
     /// [`ErrorKind::Unresolvable`] and [`ErrorKind::ServerUnreachable`] (with the system's number) as the last server
     /// has it; [`ErrorKind::NotFound`]; [`ErrorKind::ServerRefused`] when the server ends the conversation or answers what
-    /// makes no sense; [`ErrorKind::NoPath`] when the peer's address is this program's own; [`ErrorKind::AddressInUse`];
-    /// [`ErrorKind::InvalidArgument`]; [`ErrorKind::Timeout`] and [`ErrorKind::Cancelled`] as the wait says.
+    /// makes no sense; [`ErrorKind::NoPath`] when the peer's address is this program's own, or no way leads there;
+    /// [`ErrorKind::AddressInUse`]; [`ErrorKind::InvalidArgument`]; of a current server also what
+    /// [`meet_current`](super::meet_current) says; [`ErrorKind::Timeout`] and [`ErrorKind::Cancelled`] as the wait says.
     pub fn open(&self, destination: Option<&str>, transport: Transport, wait: &Wait) -> Result<Opened> {
-        if let Some(host) = destination {
-            check_host(host)?;
-        }
+        let listener = destination.map(|host| check_host(host)).transpose()?.flatten();
         let turn = Turn::begin(wait, "asking the server");
         // Of every step, the time that is left of the whole.
         let left = || wait.but_at_most(turn.left(Duration::MAX));
-        let (mut server, label) = self.server(&turn, &left)?;
-        let opened = self.introduced(&mut server, destination, transport, &left);
-        drop(server);
+        let text_only = destination.is_some() && listener.is_none();
+        let (reached, label) = self.server(&turn, text_only, &left)?;
+        let opened = match reached {
+            Reached::Text(mut server) => self.named(&mut server, destination, transport, &left),
+            Reached::Current(server) => self.introduced(server, listener, transport, &left),
+        };
         self.say(&format!("Close server socket {label}"));
         opened
     }
 
-    /// Asks the server, and meets the peer that it names.
-    fn introduced(
+    /// Asks a server of 2015, and meets the peer that it names.
+    fn named(
         &self,
         server: &mut Server,
         destination: Option<&str>,
@@ -131,7 +156,33 @@ impl Client {
         // The end of our stream tells the server now; the socket stays until the peer is met, or something in flight would be
         // answered with a reset.
         server.leave();
-        self.say(&format!("Open client socket to {}:{}", peer.ip(), peer.port()));
+        self.meet_old(peer, transport, left)
+    }
+
+    /// Asks a current server, and meets the peer that it introduces.
+    fn introduced(
+        &self,
+        server: SocketAddr,
+        destination: Option<IpAddr>,
+        transport: Transport,
+        left: &dyn Fn() -> Wait,
+    ) -> Result<Opened> {
+        let source = SocketAddr::new(self.local(server)?.unwrap_or_else(|| any(server)), self.port);
+        match current::meet_current(&Meeting { server, source, destination, transport }, &left()) {
+            Ok(opened) => {
+                self.say_peer(opened.peer);
+                Ok(opened)
+            }
+            Err(error) => match error.legacy_peer() {
+                Some(peer) => self.meet_old(peer, transport, left),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Meets a peer of 2015 from and to the port that it was told.
+    fn meet_old(&self, peer: SocketAddr, transport: Transport, left: &dyn Fn() -> Wait) -> Result<Opened> {
+        self.say_peer(peer);
         let source = SocketAddr::new(self.local(peer)?.unwrap_or_else(|| any(peer)), peer.port());
         let socket = match transport {
             Transport::Udp => Socket::Datagrams(meet_datagram(source, peer, &left())?),
@@ -141,7 +192,7 @@ impl Client {
     }
 
     /// A connection to the first server that can be reached, and what to call it.
-    fn server(&self, turn: &Turn, left: &dyn Fn() -> Wait) -> Result<(Server, String)> {
+    fn server(&self, turn: &Turn, text_only: bool, left: &dyn Fn() -> Wait) -> Result<(Reached, String)> {
         let mut failure = None;
         for name in &self.servers {
             let found = match addresses(name, turn.left(RESOLUTION), || turn.check()) {
@@ -153,11 +204,11 @@ impl Client {
                 Err(error) => return Err(error),
             };
             for address in found {
-                match self.reach(address, left) {
-                    Ok(server) => {
+                match self.reach(address, text_only, left) {
+                    Ok(reached) => {
                         let label = name.label();
                         self.say(&format!("Open server socket {label}"));
-                        return Ok((server, label));
+                        return Ok((reached, label));
                     }
                     Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Timeout) => {
                         return Err(error);
@@ -169,12 +220,13 @@ impl Client {
         Err(failure.unwrap_or_else(|| ErrorKind::ServerUnreachable.into()))
     }
 
-    /// A connection for the text, which a current server speaks too.
-    fn reach(&self, address: SocketAddr, left: &dyn Fn() -> Wait) -> Result<Server> {
+    /// What the server speaks, and the connection for the text.
+    fn reach(&self, address: SocketAddr, text_only: bool, left: &dyn Fn() -> Wait) -> Result<Reached> {
         let bind = self.local(address)?;
         match decide(address, bind, &left())? {
-            Verdict::Text(stream) => Server::new(stream, address),
-            Verdict::Current => Server::connect(address, bind, &left()),
+            Verdict::Text(stream) => Server::new(stream, address).map(Reached::Text),
+            Verdict::Current if text_only => Server::connect(address, bind, &left()).map(Reached::Text),
+            Verdict::Current => Ok(Reached::Current(address)),
         }
     }
 
@@ -192,9 +244,11 @@ impl Client {
     }
 
     fn say(&self, text: &str) {
-        if let Some(log) = &self.log {
-            log(Level::Info, text);
-        }
+        (self.log)(Level::Info, text);
+    }
+
+    fn say_peer(&self, peer: SocketAddr) {
+        self.say(&format!("Open client socket to {}:{}", peer.ip(), peer.port()));
     }
 }
 
@@ -208,12 +262,21 @@ fn any(like: SocketAddr) -> IpAddr {
     if like.is_ipv4() { [0; 4].into() } else { [0; 16].into() }
 }
 
-/// Refuses a host that no server can know, and "every address", which kills a server of 2015.
-fn check_host(host: &str) -> Result<()> {
+/// The host as an IP address, where it is one. Refuses a host that no server can know, and "every address", which kills a
+/// server of 2015.
+fn check_host(host: &str) -> Result<Option<IpAddr>> {
+    let ip: Option<IpAddr> = host.parse().ok();
     let wrong = host.is_empty() || host.len() > 255 || !host.bytes().all(|byte| byte.is_ascii_graphic());
-    if wrong || host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()) {
+    if wrong || ip.is_some_and(|ip| ip.is_unspecified()) {
         return Err(Error::new(ErrorKind::InvalidArgument, format!("{host:?} is no listener's address"))
             .with_hint("give the listener's public IP address"));
     }
-    Ok(())
+    Ok(ip)
+}
+
+fn punch_port(text: &str) -> Result<u16> {
+    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, format!("HOLEPUNCH_PORT is no port: {text:?}"))
+            .with_hint("it is a number from 1 to 65535")
+    })
 }

@@ -25,8 +25,13 @@ fn free_port() -> u16 {
 }
 
 fn client(arguments: &[&str], server: &str, bind: &str) -> Program {
+    client_from(20001, arguments, server, bind)
+}
+
+/// A client that prefers this port toward current peers.
+fn client_from(port: u16, arguments: &[&str], server: &str, bind: &str) -> Program {
     Program::start_with(&[&["client"], arguments].concat(), |command| {
-        command.env("HOLEPUNCH_SERVER", server).env("HOLEPUNCH_BIND", bind);
+        command.env("HOLEPUNCH_SERVER", server).env("HOLEPUNCH_BIND", bind).env("HOLEPUNCH_PORT", port.to_string());
     })
 }
 
@@ -49,10 +54,10 @@ fn two_clients_open_and_close() {
     let port = free_port();
     let (_server, address) = server(port);
     for protocol in ["udp", "tcp"] {
-        let mut listener = client(&[protocol], &address, "127.73.1.2");
+        let mut listener = client_from(port, &[protocol], &address, "127.73.1.2");
         let mut said = vec![listener.line()];
         let lines = loop {
-            let mut connector = client(&[protocol, "127.73.1.2"], &address, "127.73.1.3");
+            let mut connector = client_from(port, &[protocol, "127.73.1.2"], &address, "127.73.1.3");
             match connector.finish() {
                 (0, lines) => break lines,
                 // The listener's request is on its way.

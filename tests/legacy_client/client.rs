@@ -152,9 +152,9 @@ fn two_new_clients_through_a_current_server() {
     let thread = std::thread::spawn(move || running.run());
     for transport in [Transport::Tcp, Transport::Udp] {
         let listener = std::thread::spawn(move || {
-            client(&address.to_string(), "127.72.3.3").open(None, transport, &patient()).unwrap()
+            client(&address.to_string(), "127.72.3.3").port(port).open(None, transport, &patient()).unwrap()
         });
-        let connecting = client(&address.to_string(), "127.72.3.2");
+        let connecting = client(&address.to_string(), "127.72.3.2").port(port);
         let here = loop {
             match connecting.open(Some("127.72.3.3"), transport, &patient()) {
                 Ok(opened) => break opened,

@@ -6,6 +6,7 @@
 #![cfg(feature = "server")]
 
 mod client;
+mod current;
 mod deciding;
 mod old;
 mod peers;

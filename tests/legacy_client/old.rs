@@ -128,6 +128,25 @@ impl Server {
     }
 }
 
+/// A client of 2015 that has asked a server, from its address and any port.
+pub(crate) struct Asking(TcpStream);
+
+impl Asking {
+    pub(crate) fn start(server: SocketAddr, source: SocketAddr, request: &[u8]) -> Self {
+        let socket = bound(Type::STREAM, SocketAddr::new(source.ip(), 0));
+        socket.connect(&server.into()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(request).unwrap();
+        Self(stream)
+    }
+
+    /// What it is answered.
+    pub(crate) fn answer(mut self) -> String {
+        String::from_utf8(read(&mut self.0).unwrap()).unwrap()
+    }
+}
+
 fn read(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut buffer = [0; 1024];
     let length = client.read(&mut buffer)?;

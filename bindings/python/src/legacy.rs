@@ -1,11 +1,15 @@
-//! What the modules of 2015 leave to the core: deciding what a server speaks, and meeting its peers.
+//! What the modules of 2015 leave to the core: deciding what a server speaks, and meeting the peers that it has.
 //!
 //! Addresses are those of Python's sockets, an IP address and a port; the empty host is the unspecified one. The results
 //! are plain sockets, blocking.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use holepunch::{Error, ErrorKind, legacy::Verdict};
+use holepunch::{
+    Error, ErrorKind,
+    legacy::{Meeting, Socket, Verdict},
+    peer::Transport,
+};
 use pyo3::prelude::*;
 
 use crate::{
@@ -67,6 +71,36 @@ pub(crate) fn decide<'py>(
         Verdict::Current => Ok(None),
         Verdict::Text(stream) => Ok(Some(plain::object(plain::class(py)?, stream)?)),
     }
+}
+
+/// A peer that a current server introduces, as a connected socket and the peer's address: the listener at `host`, or
+/// without one the first who connects. `source` has the port that is used as long as it is free. A peer of 2015 is a
+/// `LegacyPeerError`, and then to be met as one. Waits until the timeout, in seconds; None is for ever.
+#[pyfunction]
+#[pyo3(signature = (server, source, host, datagrams, *, timeout=None, cancel=None))]
+pub(crate) fn meet_current<'py>(
+    py: Python<'py>,
+    server: (String, u16),
+    source: (String, u16),
+    host: Option<String>,
+    datagrams: bool,
+    timeout: Option<f64>,
+    cancel: Option<&Cancel>,
+) -> Result<(Bound<'py, PyAny>, (String, u16))> {
+    let meeting = Meeting {
+        server: address(server)?,
+        source: address(source)?,
+        destination: host.as_deref().map(ip).transpose()?,
+        transport: if datagrams { Transport::Udp } else { Transport::Tcp },
+    };
+    let met =
+        wait::once(py, timeout.try_into()?, cancel, move |_, wait| holepunch::legacy::meet_current(&meeting, &wait))?;
+    let class = plain::class(py)?;
+    let socket = match met.socket {
+        Socket::Stream(stream) => plain::object(class, stream)?,
+        Socket::Datagrams(socket) => plain::object(class, socket)?,
+    };
+    Ok((socket, (met.peer.ip().to_string(), met.peer.port())))
 }
 
 fn address((host, port): (String, u16)) -> Result<SocketAddr> {

@@ -37,7 +37,7 @@ mod _native {
     #[pymodule_export]
     use super::endpoint::Endpoint;
     #[pymodule_export]
-    use super::legacy::{decide, meet_datagram, meet_stream};
+    use super::legacy::{decide, meet_current, meet_datagram, meet_stream};
     #[pymodule_export]
     use super::listener::Listener;
     #[pymodule_export]
