@@ -10,7 +10,7 @@ use super::{
     listener::Answered,
     session::{self, Session},
     sockets::Owner,
-    trickle::Relay,
+    trickle::{self, Relay},
 };
 use crate::{
     Error, ErrorKind,
@@ -127,13 +127,9 @@ impl Peer {
         let ports: Vec<_> = families.iter().filter_map(|socket| listener.stream_port(socket.is_ipv6())).collect();
         // The peer may have but the family that this introduction did not come by.
         let servers = listener.addresses_of_server(from.remote);
-        let mut told = listener.mapped_over_udp();
-        told.extend(
-            self.sockets
-                .host_candidates(&sockets, self.config.private_candidates)
-                .iter()
-                .map(|candidate| candidate.address),
-        );
+        let mapped = listener.mapped_over_udp().into_iter().map(|address| (address, CandidateTransport::Udp));
+        let hosts = self.sockets.host_candidates(&sockets, self.config.private_candidates);
+        let told = mapped.chain(hosts.iter().map(trickle::address)).collect();
         for socket in &sockets {
             self.sockets.share(*socket);
         }

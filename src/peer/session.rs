@@ -23,7 +23,7 @@ use super::{
     farewell::{self, Farewell, is_from_peer},
     gathering::Gathering,
     negotiation::{Negotiation, Outcome},
-    trickle::{Relay, Trickle},
+    trickle::{Relay, Told, Trickle},
     uplink::Uplinks,
 };
 use crate::{
@@ -303,7 +303,7 @@ impl Session {
         sockets: &[BoundSocket],
         candidates: &[WireCandidate],
         relay: Relay,
-        told: Vec<SocketAddr>,
+        told: Told,
         timeout: Duration,
     ) {
         let (role, local, remote) = if self.is_connector() {

@@ -10,7 +10,9 @@ use super::farewell::FROM_CONNECTOR;
 use crate::{
     machine::{Instant, NextWake, Random, Timer},
     rendezvous::client::{ToServer, Via},
-    wire::stun::{AttributeType, Builder, Class, Message, Method, SessionId, TransactionId, WireCandidate},
+    wire::stun::{
+        AttributeType, Builder, CandidateTransport, Class, Message, Method, SessionId, TransactionId, WireCandidate,
+    },
 };
 
 /// The first interval between repetitions; each later one is twice as long.
@@ -22,6 +24,14 @@ pub(super) struct Relay {
     pub(super) via: Via,
     pub(super) server: SocketAddr,
     pub(super) route: Vec<u8>,
+}
+
+/// What the peer knows, or is being told. One address may be ours over UDP, and over TCP too.
+pub(super) type Told = Vec<(SocketAddr, CandidateTransport)>;
+
+/// A candidate as far as it differs from others.
+pub(super) const fn address(candidate: &WireCandidate) -> (SocketAddr, CandidateTransport) {
+    (candidate.address, candidate.transport)
 }
 
 #[derive(Debug)]
@@ -40,20 +50,13 @@ pub(super) struct Trickle {
     connector: bool,
     relay: Relay,
     until: Instant,
-    /// What the peer knows, or is being told.
-    told: Vec<SocketAddr>,
+    told: Told,
     sequence: u64,
     under_way: Option<UnderWay>,
 }
 
 impl Trickle {
-    pub(super) const fn new(
-        session: SessionId,
-        connector: bool,
-        relay: Relay,
-        until: Instant,
-        told: Vec<SocketAddr>,
-    ) -> Self {
+    pub(super) const fn new(session: SessionId, connector: bool, relay: Relay, until: Instant, told: Told) -> Self {
         Self { session, connector, relay, until, told, sequence: 0, under_way: None }
     }
 
@@ -75,11 +78,12 @@ impl Trickle {
     /// Tells the peer of those candidates that it does not know yet.
     pub(super) fn tell(&mut self, now: Instant, candidates: &[WireCandidate], random: &mut Random) {
         let told = &self.told;
-        let fresh: Vec<_> = candidates.iter().filter(|candidate| !told.contains(&candidate.address)).copied().collect();
+        let fresh: Vec<_> =
+            candidates.iter().filter(|candidate| !told.contains(&address(candidate))).copied().collect();
         if fresh.is_empty() || now >= self.until {
             return;
         }
-        self.told.extend(fresh.iter().map(|candidate| candidate.address));
+        self.told.extend(fresh.iter().map(address));
         let mut all = self.under_way.take().map_or_else(Vec::new, |under_way| under_way.candidates);
         all.extend(fresh);
         self.sequence += 1;

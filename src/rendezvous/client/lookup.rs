@@ -24,7 +24,8 @@ use crate::{
     machine::{BoundSocket, Instant, NextWake, Random, StreamId, Timer},
     rendezvous::{ServerAddress, codes},
     wire::stun::{
-        AttributeType, Builder, Class, Message, Method, Name, SessionId, TransactionId, Transports, WireCandidate,
+        AttributeType, Builder, CandidateTransport, Class, Message, Method, Name, SessionId, TransactionId, Transports,
+        WireCandidate,
     },
 };
 
@@ -247,10 +248,12 @@ impl Lookup {
         self.asks.retain(|ask| ask.via != Via::Tcp(stream));
     }
 
-    /// Where the listener was told that we are, or the server sees us.
-    pub(crate) fn told(&self) -> Vec<SocketAddr> {
-        let claimed = self.request.candidates.iter().map(|candidate| candidate.address);
-        claimed.chain(self.asks.iter().filter_map(|ask| ask.mapped)).collect()
+    /// Where the listener was told that we are, or the server sees our datagrams come from. Where a connection comes from
+    /// is no candidate.
+    pub(crate) fn told(&self) -> Vec<(SocketAddr, CandidateTransport)> {
+        let claimed = self.request.candidates.iter().map(|candidate| (candidate.address, candidate.transport));
+        let seen = self.asks.iter().filter(|ask| !ask.via.is_tcp()).filter_map(|ask| ask.mapped);
+        claimed.chain(seen.map(|address| (address, CandidateTransport::Udp))).collect()
     }
 
     /// Our candidates, while they are still to be told.
