@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Opened, Socket, route::source_toward};
+use super::{Opened, Socket, route::source_toward, server::not_found};
 use crate::{
     ConnectOptions, Endpoint, Error, ErrorKind, Result,
     config::PeerConfig,
@@ -85,7 +85,12 @@ pub fn meet_current(meeting: &Meeting, wait: &Wait) -> Result<Opened> {
     };
     // Its thread tells the server, and ends.
     drop(endpoint);
-    met.map_err(|error| if error.kind() == ErrorKind::Timeout { turn.check().err().unwrap_or(error) } else { error })
+    met.map_err(|error| match error.kind() {
+        ErrorKind::Timeout => turn.check().err().unwrap_or(error),
+        // In the words that an old server's answer is told in.
+        ErrorKind::NotFound => not_found(meeting.destination.map(|host| host.to_string()).as_deref()),
+        _ => error,
+    })
 }
 
 fn listen(endpoint: &Endpoint, transport: Transport, left: &dyn Fn() -> Wait) -> Result<Opened> {

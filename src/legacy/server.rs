@@ -145,11 +145,7 @@ fn introduced(answer: Answer, host: Option<&str>) -> Result<SocketAddr> {
     let refused = |message: String| Error::new(ErrorKind::ServerRefused, message);
     match answer {
         Answer::Peer(peer) => Ok(peer),
-        Answer::NotFound => {
-            let message = host.map_or("the server found nobody".to_owned(), |host| format!("no listener is at {host}"));
-            Err(Error::new(ErrorKind::NotFound, message)
-                .with_hint("the listener has to be there first, and its address is the public one"))
-        }
+        Answer::NotFound => Err(not_found(host)),
         Answer::End => {
             Err(refused("the server ended the connection".to_owned()).with_hint("it may have been stopped; try again"))
         }
@@ -158,6 +154,13 @@ fn introduced(answer: Answer, host: Option<&str>) -> Result<SocketAddr> {
             Err(refused(format!("the server answered \"{text}\"")).with_hint("check that it is a holepunch server"))
         }
     }
+}
+
+/// The server knows no listener at an address.
+pub(super) fn not_found(host: Option<&str>) -> Error {
+    let message = host.map_or("the server found nobody".to_owned(), |host| format!("no listener is at {host}"));
+    Error::new(ErrorKind::NotFound, message)
+        .with_hint("the listener has to be there first, and its address is the public one")
 }
 
 fn is_passing(error: &io::Error) -> bool {

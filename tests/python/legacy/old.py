@@ -17,11 +17,15 @@ from typing import Dict, Iterator, List, Optional, Tuple
 Address = Tuple[str, int]
 
 
+class NotFound(Exception):
+    """The server knows no such listener."""
+
+
 class OldServer:
     """A server of 2015. `died` tells what it died of; `heard` is every message that it read."""
 
-    def __init__(self, punch_port: int) -> None:
-        self.sock = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, punch_port: int, addr: Address = ("127.0.0.1", 0)) -> None:
+        self.sock = socket.create_server(addr)
         self.addr: Address = self.sock.getsockname()
         self.punch_port = punch_port
         self.heard: List[bytes] = []
@@ -91,6 +95,8 @@ def ask(server: Address, host: str, request: bytes) -> bytes:
 def open_peer(kind: str, server: Address, host: str, dest: Optional[str], deadline: float) -> Tuple[socket.socket, Address]:
     """A peer of 2015 at `host`: asks the server and meets the peer that it names."""
     answer = ask(server, host, b"<" if dest is None else b">" + dest.encode())
+    if answer == b"?":
+        raise NotFound(dest)
     assert answer[:1] == b"*", answer
     addr: Address = ast.literal_eval(answer[1:].decode())
     return (open_udp if kind == "udp" else open_tcp)((host, addr[1]), addr, deadline), addr

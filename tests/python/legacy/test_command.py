@@ -39,6 +39,36 @@ def test_opens_and_closes(new_server: holepunch.server.Server, punch_port: int, 
     assert any(re.fullmatch(LINE + f"Close server socket {re.escape(server)}", line) for line in lines)
 
 
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+def test_two_commands_meet(plain_server: holepunch.server.Server, kind: str) -> None:
+    server = "127.0.0.1:%d" % plain_server.addr[1]
+    options = ["--server", server, "--timeout", "20", "--bind"]
+    listener = [sys.executable, "-m", "holepunch", "client", kind, *options, "127.0.0.31"]
+    with subprocess.Popen(listener, stderr=subprocess.PIPE, text=True) as process:
+        done = command("client", kind, "127.0.0.31", *options, "127.0.0.2")
+        while "no listener is at" in done.stderr:
+            assert process.poll() is None
+            done = command("client", kind, "127.0.0.31", *options, "127.0.0.2")
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, done.returncode) == (0, 0), (said, done.stderr)
+    for lines, remote in ((done.stderr, "127.0.0.31"), (said, "127.0.0.2")):
+        assert re.search(LINE + rf"Open client socket to {re.escape(remote)}:\d+\n", lines), lines
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+def test_a_command_meets_an_old_peer(plain_server: holepunch.server.Server, punch_port: int, kind: str) -> None:
+    server = "127.0.0.1:%d" % plain_server.addr[1]
+    with old.in_thread(lambda: old.open_peer(kind, plain_server.addr, "127.0.0.31", None, 20)) as results:
+        while not (plain_server._loop and plain_server._loop.stats()["legacy_listeners"]):
+            pass
+        done = command("client", kind, "127.0.0.31", "--server", server, "--bind", "127.0.0.2", "--timeout", "20")
+    peer = results[0]
+    assert isinstance(peer, tuple)
+    peer[0].close()
+    assert (done.returncode, peer[1]) == (0, ("127.0.0.2", punch_port)), done.stderr
+    assert f"Open client socket to 127.0.0.31:{punch_port}\n" in done.stderr
+
+
 def test_failures_are_1(new_server: holepunch.server.Server) -> None:
     server = "127.0.0.1:%d" % new_server.addr[1]
     for arguments in (
