@@ -141,7 +141,7 @@ impl Peer {
         let is_stream = introduced.transports.tcp && !introduced.transports.udp;
         self.with_session(now, id, |session, cx| {
             if is_stream {
-                let mut gathering = Gathering::begin(cx, &ports);
+                let mut gathering = Gathering::begin(cx, &ports, false);
                 gathering.server_is_current(cx);
                 gathering.ask(cx, &servers);
                 session.gathering = Some(gathering);

@@ -4,6 +4,9 @@
 //! The port is fresh, unless the program has chosen it: then it serves one session at a time, and only where the choice
 //! was a preference another takes its place.
 //!
+//! Where the peer may turn out to be of 2015, nothing is listened on before it is known to be current: a peer of 2015 that
+//! was told of us connects at once, and a listener that goes away would have taken its one connection.
+//!
 //! That connection stays until the session is decided, since it keeps the NAT's mapping. A server that is known to
 //! speak the current protocol (it has answered over UDP) is asked at once; another is sent the line `HOLEPUNCH/1` and
 //! nothing more until it answers with the same, for a server of 2015 would stumble over anything else.
@@ -43,6 +46,8 @@ struct Port {
 #[derive(Debug)]
 pub(super) struct Gathering {
     ports: Vec<Port>,
+    /// Whether ports are listened on: the peer is current.
+    listens: bool,
     servers: Vec<SocketAddr>,
     /// The servers have answered in the current protocol.
     current: bool,
@@ -51,15 +56,15 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// Asks for a port at each of these addresses.
-    pub(super) fn begin(cx: &mut Context<'_>, wanted: &[Wanted]) -> Self {
+    /// Asks for a port at each of these addresses. With `legacy` the peer may be of 2015, until a server introduces it.
+    pub(super) fn begin(cx: &mut Context<'_>, wanted: &[Wanted], legacy: bool) -> Self {
         let ports = wanted.iter().map(|wanted| {
             let id = cx.new_port();
             cx.tcp(TcpRequest::Reserve { port: id, address: wanted.address });
             let (local, called) = (None, cx.now);
             Port { id, wanted: *wanted, local, connection: None, asked: None, called, mapped: None }
         });
-        Self { ports: ports.collect(), servers: Vec::new(), current: false, rtt: None }
+        Self { ports: ports.collect(), listens: !legacy, servers: Vec::new(), current: false, rtt: None }
     }
 
     /// The ports that are reserved, with their local addresses.
@@ -95,7 +100,8 @@ impl Gathering {
     pub(super) fn handle_reserved(&mut self, cx: &mut Context<'_>, port: PortId, result: Result<SocketAddr>) {
         let Some(port) = self.ports.iter_mut().find(|known| known.id == port) else { return };
         match result {
-            Ok(_) => cx.tcp(TcpRequest::Listen { port: port.id }),
+            Ok(_) if self.listens => cx.tcp(TcpRequest::Listen { port: port.id }),
+            Ok(_) => {}
             Err(_) if port.wanted.or_any => return port.take_any(cx),
             Err(_) => {}
         }
@@ -115,6 +121,12 @@ impl Gathering {
 
     /// This server has introduced us, in the current protocol: it is the one to ask, unless another has answered.
     pub(super) fn introduced_by(&mut self, cx: &mut Context<'_>, server: SocketAddr) {
+        if !self.listens {
+            self.listens = true;
+            for port in self.ports.iter().filter(|port| matches!(port.local, Some(Ok(_)))) {
+                cx.tcp(TcpRequest::Listen { port: port.id });
+            }
+        }
         if !self.servers.contains(&server) {
             self.servers.retain(|known| known.is_ipv6() != server.is_ipv6());
             self.servers.push(server);

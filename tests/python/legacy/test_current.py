@@ -1,6 +1,7 @@
 """holepunch.client through a current server: what its programs see is as in 2015."""
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -56,6 +57,13 @@ def held() -> Tuple[int, int]:
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
+def settled(expected: Tuple[int, int]) -> None:
+    """Waits for threads that have done their work to be gone."""
+    end = time.monotonic() + 10
+    while held() != expected:
+        assert time.monotonic() < end, (held(), expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pair(
     kind: Kind, plain_server: holepunch.server.Server, punch_port: int, met: List[str], caplog: pytest.LogCaptureFixture
@@ -73,7 +81,7 @@ def test_a_pair(
             assert (client.addr, client.sock.getsockname(), client.sock.getpeername()) == (remote, local, remote)
             assert client.fileno() == client.sock.fileno() >= 0
         # Nothing but the two sockets stays, and the server has nobody any more.
-        assert held() == (before[0] + 2, before[1])
+        settled((before[0] + 2, before[1]))
         assert stats(plain_server)["registrations"] == 0
         for sender, receiver in ((listener, connector), (connector, listener)):
             sender.send(b"hello")
@@ -114,7 +122,7 @@ def test_a_listener_for_something_else(plain_server: holepunch.server.Server) ->
         wait_for(plain_server, "registrations")
         with pytest.raises(AnswerError) as caught:
             TCPClient(bind=CONNECTOR).open(LISTENER)
-        assert caught.value.args[0].method == "." and "TCP" in str(caught.value).upper()
+        assert caught.value.args[0].method == "." and "transport" in str(caught.value)
         with pytest.raises(OSError) as busy:
             listener.open()
         assert busy.value.errno == errno.EALREADY
@@ -131,11 +139,13 @@ def test_deadlines(kind: Kind, plain_server: holepunch.server.Server) -> None:
         with silent.listen():
             for dest in (None, LISTENER):
                 client, begin = kind(bind=CONNECTOR), time.monotonic()
-                with pytest.raises(holepunch.TimeoutError) as caught:
+                with pytest.raises(TimeoutError, match="not done within"):
                     client.open(dest, timeout=0.3)
-                assert isinstance(caught.value, TimeoutError) and 0.2 < time.monotonic() - begin < 5
+                assert 0.2 < time.monotonic() - begin < 5
                 assert client.sock is None and client.addr is None
-    assert held() == before
+    del silent, client
+    gc.collect()  # the exceptions remember what the calls waited with
+    settled(before)
 
 
 INTERRUPTED = """
@@ -185,8 +195,12 @@ def test_forks(kind: Kind, plain_server: holepunch.server.Server) -> None:
                 os._exit(status)
         return pid
 
+    def say_and_close() -> None:
+        connector.send(b"from the child")
+        connector.close()
+
     with listener, connector:
-        pid = child(lambda: (connector.send(b"from the child"), connector.close()))
+        pid = child(say_and_close)
         assert os.waitpid(pid, 0)[1] == 0
         assert listener.recv() == b"from the child"
         connector.send(b"from the parent")
