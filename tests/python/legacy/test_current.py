@@ -76,7 +76,7 @@ def test_a_pair(
     assert met == ["current"] * 4
     ends = [(LISTENER, punch_port), (CONNECTOR, punch_port)]
     with listener, connector:
-        for client, local, remote in ((listener, *ends), (connector, *ends[::-1])):
+        for client, local, remote in ((listener, ends[0], ends[1]), (connector, ends[1], ends[0])):
             assert type(client.sock) is socket.socket and client.sock.gettimeout() is None
             assert (client.addr, client.sock.getsockname(), client.sock.getpeername()) == (remote, local, remote)
             assert client.fileno() == client.sock.fileno() >= 0

@@ -12,7 +12,8 @@ def watch(current_server: bool, put: Callable[[object, str, object], None] = set
     known to be is asked again. (An old one must not be asked twice.)
     """
     ways: List[str] = []
-    decide = holepunch.client.decide
+    # What the module has from elsewhere is what is replaced there.
+    decide, meet_current = (getattr(holepunch.client, name) for name in ("decide", "meet_current"))
 
     def patiently(*arguments: Any, **keywords: Any) -> Any:
         for _ in range(10):
@@ -31,7 +32,7 @@ def watch(current_server: bool, put: Callable[[object, str, object], None] = set
         return note
 
     put(holepunch.client, "decide", patiently)
-    put(holepunch.client, "meet_current", noting("current", holepunch.client.meet_current))
+    put(holepunch.client, "meet_current", noting("current", meet_current))
     for name in ("meet_stream", "meet_datagram"):
         put(holepunch.client, name, noting("2015", getattr(holepunch.client, name)))
     return ways
