@@ -133,6 +133,7 @@ def test_a_listener_for_something_else(plain_server: holepunch.server.Server) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_deadlines(kind: Kind, plain_server: holepunch.server.Server) -> None:
+    gc.collect()
     before = held()
     # Registered, and nothing more: it is found, and not met.
     with holepunch.Endpoint("%s:%d" % plain_server.addr, bind=LISTENER, thread=False, legacy=True) as silent:
