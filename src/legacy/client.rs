@@ -130,7 +130,7 @@ impl Client {
     /// [`ErrorKind::AddressInUse`]; [`ErrorKind::InvalidArgument`]; of a current server also what
     /// [`meet_current`](super::meet_current) says; [`ErrorKind::Timeout`] and [`ErrorKind::Cancelled`] as the wait says.
     pub fn open(&self, destination: Option<&str>, transport: Transport, wait: &Wait) -> Result<Opened> {
-        let listener = destination.map(|host| check_host(host)).transpose()?.flatten();
+        let listener = destination.map(check_host).transpose()?.flatten();
         let turn = Turn::begin(wait, "asking the server");
         // Of every step, the time that is left of the whole.
         let left = || wait.but_at_most(turn.left(Duration::MAX));

@@ -65,8 +65,7 @@ pub fn meet_current(meeting: &Meeting, wait: &Wait) -> Result<Opened> {
     let turn = Turn::begin(wait, what);
     turn.check()?;
     let source = source_toward(meeting.source, meeting.server)?;
-    let mut config = PeerConfig::default();
-    config.farewell = FAREWELL;
+    let config = PeerConfig { farewell: FAREWELL, ..PeerConfig::default() };
     let builder = Endpoint::builder()
         .server(meeting.server.to_string())
         .bind(SocketAddr::new(source.ip(), 0))
@@ -85,11 +84,15 @@ pub fn meet_current(meeting: &Meeting, wait: &Wait) -> Result<Opened> {
     };
     // Its thread tells the server, and ends.
     drop(endpoint);
-    met.map_err(|error| match error.kind() {
-        ErrorKind::Timeout => turn.check().err().unwrap_or(error),
-        // In the words that an old server's answer is told in.
-        ErrorKind::NotFound => not_found(meeting.destination.map(|host| host.to_string()).as_deref()),
-        _ => error,
+    met.map_err(|error| {
+        if error.kind() == ErrorKind::Timeout {
+            turn.check().err().unwrap_or(error)
+        } else if error.kind() == ErrorKind::NotFound {
+            // In the words that an old server's answer is told in.
+            not_found(meeting.destination.map(|host| host.to_string()).as_deref())
+        } else {
+            error
+        }
     })
 }
 
