@@ -133,5 +133,11 @@ fn pairs_of_endpoint_independent_nats_give_a_stream_in_bad_networks() {
     };
     let pairs: Vec<_> = feasible().into_iter().filter(is_possible).collect();
     let is_calm = |name: &str| ["nothing", "loss 5 %", "loss 10 %", "300 ms a link"].contains(&name);
-    all_networks(&pairs, true, |name| if is_calm(name) { 1.0 } else { 0.97 });
+    let at_least = |name: &str| match name {
+        // Here already the server is not heard for seconds.
+        heavy if heavy.starts_with("bursts of 500") => 0.95,
+        calm if is_calm(calm) => 1.0,
+        _ => 0.97,
+    };
+    all_networks(&pairs, true, at_least);
 }
