@@ -42,8 +42,8 @@ impl Server {
         if !self.has_cookie(now, at, message, &session.0, codes::UNAUTHENTICATED) {
             return;
         }
-        let is_known = self.recent.note(self.introduction_rates.tag(&session.0));
-        let is_repeat = is_known && stream_of(at.socket).is_none();
+        let tag = self.introduction_rates.tag(&session.0);
+        let is_repeat = self.recent.knows(tag) && stream_of(at.socket).is_none();
         if !self.may_introduce(now, at.remote.ip(), is_repeat) {
             // It comes again, where a refusal would end a session that has begun.
             if is_repeat {
@@ -51,6 +51,8 @@ impl Server {
             }
             return self.refuse(at, message, codes::INSUFFICIENT_CAPACITY);
         }
+        // Not before: one that was refused has not begun, and asks again.
+        self.recent.note(tag);
         let wanted = message.transports().unwrap_or_default();
         let is_legacy = self.config.legacy && message.legacy().is_some();
         let found = match (message.name(), message.target_address().map(canonical_ip)) {

@@ -41,9 +41,10 @@ impl Rates {
         self.take_beyond(now, ip, 0)
     }
 
-    /// The same for what can wait: only of what is left beyond half of the rate.
+    /// The same for what can wait: only of what is left beyond half of the rate. A rate of one has no half to leave.
     pub(super) fn take_surplus(&mut self, now: Instant, ip: IpAddr) -> bool {
-        self.take_beyond(now, ip, u64::from(self.rate) * MILLI / 2)
+        let capacity = u64::from(self.rate) * MILLI;
+        self.take_beyond(now, ip, (capacity / 2).min(capacity.saturating_sub(MILLI)))
     }
 
     /// Takes a token when so many thousandths are left behind.
@@ -89,10 +90,20 @@ impl Recent {
         Self(vec![0; RECENT])
     }
 
-    /// Notes an id by its tag, and says whether it was known.
-    pub(super) fn note(&mut self, tag: u64) -> bool {
-        let slot = usize::try_from(tag % RECENT as u64).unwrap_or_default();
-        self.0.get_mut(slot).is_some_and(|known| core::mem::replace(known, tag) == tag)
+    /// Whether an id is known, by its tag.
+    pub(super) fn knows(&self, tag: u64) -> bool {
+        self.0.get(Self::slot(tag)) == Some(&tag)
+    }
+
+    /// Notes an id by its tag.
+    pub(super) fn note(&mut self, tag: u64) {
+        if let Some(known) = self.0.get_mut(Self::slot(tag)) {
+            *known = tag;
+        }
+    }
+
+    fn slot(tag: u64) -> usize {
+        usize::try_from(tag % RECENT as u64).unwrap_or_default()
     }
 }
 
@@ -141,17 +152,25 @@ mod tests {
         assert_eq!((0..100).filter(|_| rates.take(now, ip)).count(), 5);
         let later = Instant::from_nanos(700_000_000);
         assert_eq!((0..100).filter(|_| rates.take_surplus(later, ip)).count(), 2, "7 are there by now");
+        let mut one = Rates::new(1, 1024, [1, 2]);
+        assert_eq!(
+            [now, now, now + core::time::Duration::from_secs(1)].map(|now| one.take_surplus(now, ip)),
+            [true, false, true]
+        );
     }
 
     #[test]
     fn an_id_is_known_until_others_take_its_place() {
         let (rates, mut recent) = (Rates::new(10, 1024, [1, 2]), Recent::new());
         let tag = |number: u64| rates.tag(&(u128::from(number) << 64 | 7).to_be_bytes());
-        assert_eq!([1, 2, 1, 2, 3].map(|number| recent.note(tag(number))), [false, false, true, true, false]);
+        for number in [1, 2, 1] {
+            recent.note(tag(number));
+        }
+        assert_eq!([1, 2, 3].map(|number| recent.knows(tag(number))), [true, true, false]);
         for number in 10..1_000_000 {
             recent.note(tag(number));
         }
-        assert!(!recent.note(tag(1)));
+        assert!(!recent.knows(tag(1)));
     }
 
     #[test]

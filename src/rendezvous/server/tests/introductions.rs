@@ -98,6 +98,8 @@ fn a_network_causes_so_many_introductions_a_second() {
     assert_eq!(connector(6).code(&mut lab, addr("192.0.2.200:1")), 0, "another network");
     lab.wait(1);
     assert_eq!(connector(7).code(&mut lab, addr(CONNECTOR)), 0);
+    let again = [4, 5].map(|number| connector(number).code(&mut lab, addr(CONNECTOR)));
+    assert_eq!(again, [0, 0], "who was refused has not begun, and does not stand back as a repetition does");
     let local = [8; 10].map(|number| connector(number).code(&mut lab, addr("127.0.0.1:7000")));
     assert_eq!(local, [0; 10], "this host itself is not counted");
 }
