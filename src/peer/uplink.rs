@@ -3,7 +3,8 @@
 //! Each has a port of its own, for a connect needs one. Which servers are called is for a lookup or a registration to say; so
 //! is for how long: a server that was never heard until its deadline is given up, and one without a deadline is called
 //! again and again, after 1 s, 2 s, 4 s and so on, as is one whose connection broke. A server that the system itself will not
-//! connect to is given up too, if it has a deadline.
+//! connect to, or has no port for, is given up too, if it has a deadline. One that takes the connection and does not answer
+//! the greeting is hung up on after the time that makes a server silent, and called again.
 
 use alloc::vec::Vec;
 use core::{
@@ -29,6 +30,8 @@ enum State {
     Calling(Connection),
     /// It broke; the next is made then.
     Broken(Instant),
+    /// There was no port to be had; it is asked for again then.
+    WithoutPort(Instant),
     /// Not to be had; the port is given back.
     GivenUp,
 }
@@ -42,6 +45,8 @@ struct Uplink {
     state: State,
     /// Until when the server must have answered.
     deadline: Option<Instant>,
+    /// Until when it must have answered the greeting.
+    greeted_until: Option<Instant>,
     /// How long to wait when it breaks next, and how often it did.
     backoff: Duration,
     breaks: u8,
@@ -96,13 +101,22 @@ impl Uplinks {
         }
         let Some(ip) = self.bind.iter().find(|ip| ip.is_ipv6() == server.is_ipv6()) else { return };
         let (port, backoff) = (reserve(cx, *ip), cx.config.reconnect);
-        self.uplinks.push(Uplink { server, ip: *ip, port, state: State::Reserving, deadline, backoff, breaks: 0 });
+        self.uplinks.push(Uplink {
+            server,
+            ip: *ip,
+            port,
+            state: State::Reserving,
+            deadline,
+            greeted_until: None,
+            backoff,
+            breaks: 0,
+        });
     }
 
     /// Whether a server that is meant may still become one that can be talked to.
     pub(super) fn is_calling(&self, is_meant: impl Fn(SocketAddr) -> bool) -> bool {
         let is_calling = |uplink: &Uplink| match &uplink.state {
-            State::Reserving | State::Broken(_) => true,
+            State::Reserving | State::Broken(_) | State::WithoutPort(_) => true,
             State::Calling(connection) => !connection.is_open(),
             State::GivenUp => false,
         };
@@ -136,7 +150,12 @@ impl Uplinks {
             Ok(_) => uplink.connect(cx),
             Err(error) => {
                 cx.log(Level::Warn, alloc::format!("no port to call {} from: {error}", uplink.server));
-                uplink.give_up(cx);
+                if uplink.deadline.is_some() {
+                    uplink.give_up(cx);
+                } else {
+                    uplink.release(cx);
+                    uplink.state = State::WithoutPort(uplink.next_try(cx));
+                }
             }
         }
         true
@@ -153,6 +172,7 @@ impl Uplinks {
             StreamNews::Connected(_) => match connection.handle_connected(false) {
                 Some(greeting) => {
                     cx.tcp(greeting);
+                    uplink.greeted_until = Some(cx.now + cx.config.retransmission.silence);
                     UplinkNews::None
                 }
                 None => uplink.opened(cx, stream),
@@ -203,10 +223,19 @@ impl Uplinks {
             if uplink.deadline.is_some_and(|deadline| cx.now >= deadline) {
                 uplink.give_up(cx);
             }
-            if let State::Broken(until) = uplink.state
-                && cx.now >= until
+            if uplink.greeted_until.is_some_and(|until| cx.now >= until)
+                && let Some(stream) = uplink.stream()
             {
-                uplink.connect(cx);
+                cx.tcp(TcpRequest::Close { stream });
+                uplink.broke(cx, self.persistent);
+            }
+            match uplink.state {
+                State::Broken(until) if cx.now >= until => uplink.connect(cx),
+                State::WithoutPort(until) if cx.now >= until => {
+                    uplink.port = reserve(cx, uplink.ip);
+                    uplink.state = State::Reserving;
+                }
+                _ => {}
             }
         }
     }
@@ -215,7 +244,8 @@ impl Uplinks {
         let mut wake = NextWake::never();
         for uplink in &self.uplinks {
             wake.at(uplink.deadline, Timer::Server);
-            if let State::Broken(until) = uplink.state {
+            wake.at(uplink.greeted_until, Timer::Server);
+            if let State::Broken(until) | State::WithoutPort(until) = uplink.state {
                 wake.at(Some(until), Timer::Server);
             }
         }
@@ -232,7 +262,7 @@ impl Uplink {
     const fn stream(&self) -> Option<StreamId> {
         match &self.state {
             State::Calling(connection) => Some(connection.stream()),
-            State::Reserving | State::Broken(_) | State::GivenUp => None,
+            State::Reserving | State::Broken(_) | State::WithoutPort(_) | State::GivenUp => None,
         }
     }
 
@@ -244,6 +274,7 @@ impl Uplink {
 
     fn opened(&mut self, cx: &Context<'_>, stream: StreamId) -> UplinkNews {
         self.deadline = None;
+        self.greeted_until = None;
         self.backoff = cx.config.reconnect;
         UplinkNews::Opened(stream, self.server)
     }
@@ -252,23 +283,35 @@ impl Uplink {
         if !persistent {
             self.deadline.get_or_insert(cx.now + cx.config.retransmission.silence);
         }
-        self.state = State::Broken(cx.now + self.backoff);
-        self.backoff = (self.backoff * 2).min(cx.config.max_reconnect);
+        self.greeted_until = None;
+        self.state = State::Broken(self.next_try(cx));
         self.breaks = self.breaks.saturating_add(1);
         if self.breaks >= MAX_BREAKS && !persistent {
             self.give_up(cx);
         }
     }
 
+    /// When to try again; each time it is later.
+    fn next_try(&mut self, cx: &Context<'_>) -> Instant {
+        let next = cx.now + self.backoff;
+        self.backoff = (self.backoff * 2).min(cx.config.max_reconnect);
+        next
+    }
+
     fn give_up(&mut self, cx: &mut Context<'_>) {
         if let Some(stream) = self.stream() {
             cx.tcp(TcpRequest::Close { stream });
         }
-        if !matches!(self.state, State::GivenUp) {
-            cx.tcp(TcpRequest::Release { port: self.port });
-        }
+        self.release(cx);
         self.state = State::GivenUp;
         self.deadline = None;
+        self.greeted_until = None;
+    }
+
+    fn release(&self, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::GivenUp | State::WithoutPort(_)) {
+            cx.tcp(TcpRequest::Release { port: self.port });
+        }
     }
 }
 
@@ -277,4 +320,101 @@ fn reserve(cx: &mut Context<'_>, ip: IpAddr) -> PortId {
     let port = cx.new_port();
     cx.tcp(TcpRequest::Reserve { port, address: SocketAddr::new(ip, 0) });
     port
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ErrorKind,
+        config::PeerConfig,
+        machine::{Output, Random},
+        peer::PeerEvent,
+    };
+    use alloc::collections::VecDeque;
+
+    const SERVER: &str = "192.0.2.1:20000";
+
+    /// One listener's uplinks to a server that it was registered with, and what they ask for.
+    struct Lab {
+        uplinks: Uplinks,
+        config: PeerConfig,
+        random: Random,
+        outputs: VecDeque<Output<PeerEvent>>,
+        numbers: (u32, u32),
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let mut uplinks = Uplinks::new(&["0.0.0.0:0".parse().unwrap()]);
+            uplinks.persist();
+            let (config, random) = (PeerConfig::default(), Random::new([1; 32]));
+            Self { uplinks, config, random, outputs: VecDeque::new(), numbers: (0, 0) }
+        }
+
+        fn at<T>(&mut self, seconds: u64, act: impl FnOnce(&mut Uplinks, &mut Context<'_>) -> T) -> Vec<TcpRequest> {
+            let mut cx = Context {
+                now: Instant::from_nanos(seconds * 1_000_000_000),
+                config: &self.config,
+                random: &mut self.random,
+                outputs: &mut self.outputs,
+                interfaces: &[],
+                next_port: &mut self.numbers.0,
+                next_stream: &mut self.numbers.1,
+                new_streams: Vec::new(),
+                new_ports: Vec::new(),
+                closed_streams: Vec::new(),
+                closed_ports: Vec::new(),
+            };
+            act(&mut self.uplinks, &mut cx);
+            let requests = self.outputs.drain(..);
+            requests.filter_map(|output| if let Output::Tcp(request) = output { Some(request) } else { None }).collect()
+        }
+
+        fn call(&mut self) -> Vec<TcpRequest> {
+            let call = Call { server: SERVER.parse().unwrap(), deadline: None };
+            self.at(0, |uplinks, cx| uplinks.call(cx, call))
+        }
+
+        fn timeout(&mut self, seconds: u64) -> Vec<TcpRequest> {
+            assert_eq!(self.uplinks.next_wake().time(), Some(Instant::from_nanos(seconds * 1_000_000_000)));
+            self.at(seconds, |uplinks, cx| uplinks.handle_timeout(cx))
+        }
+    }
+
+    /// A process may be out of descriptors for a while: its listener is not lost for ever.
+    #[test]
+    fn a_port_that_is_not_to_be_had_is_asked_for_again() {
+        let mut lab = Lab::new();
+        for (number, (asked, next)) in [(0, 1), (1, 3), (3, 7)].into_iter().enumerate() {
+            let port = PortId(u32::try_from(number).unwrap());
+            let requests = if number == 0 { lab.call() } else { lab.timeout(asked) };
+            assert_eq!(requests, [TcpRequest::Reserve { port, address: "0.0.0.0:0".parse().unwrap() }]);
+            let refused = Err(Error::new(ErrorKind::Io, "too many open files"));
+            let requests = lab.at(asked, |uplinks, cx| uplinks.handle_reserved(cx, port, &refused));
+            assert_eq!(requests, [TcpRequest::Release { port }]);
+            assert!(lab.uplinks.is_calling(|_| true));
+            assert_eq!(lab.uplinks.next_wake().time(), Some(Instant::from_nanos(next * 1_000_000_000)));
+        }
+        assert_eq!(lab.at(4, |uplinks, cx| uplinks.end(cx)), [], "nothing is held");
+        assert_eq!(lab.uplinks.next_wake().time(), None);
+    }
+
+    /// A box on the way may take every connection and say nothing.
+    #[test]
+    fn who_does_not_answer_the_greeting_is_called_anew() {
+        let mut lab = Lab::new();
+        lab.call();
+        let local = Ok("192.0.2.9:5000".parse().unwrap());
+        lab.at(0, |uplinks, cx| uplinks.handle_reserved(cx, PortId(0), &local));
+        let news = StreamNews::Connected("192.0.2.9:5000".parse().unwrap());
+        assert_eq!(lab.at(0, |uplinks, cx| uplinks.handle_stream(cx, StreamId(0), news)).len(), 1, "the greeting");
+        assert_eq!(lab.timeout(5), [TcpRequest::Close { stream: StreamId(0) }]);
+        let (port, remote) = (PortId(0), SERVER.parse().unwrap());
+        assert_eq!(lab.timeout(6), [TcpRequest::Connect { port, stream: StreamId(1), remote }]);
+        // One that answers is kept.
+        lab.at(6, |uplinks, cx| uplinks.handle_stream(cx, StreamId(1), news));
+        lab.at(7, |uplinks, cx| uplinks.handle_data(cx, StreamId(1), b"HOLEPUNCH/1\n"));
+        assert_eq!(lab.uplinks.next_wake().time(), None);
+    }
 }
