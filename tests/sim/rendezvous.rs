@@ -53,6 +53,41 @@ fn secret(text: &str) -> Option<Secret> {
     Some(Secret::new(text.as_bytes()).unwrap())
 }
 
+/// One network's share of introductions is so many a second; whoever waits for a listener waits for that too.
+#[test]
+fn more_connects_at_once_than_a_server_introduces_come_in_turn() {
+    let mut world = World::new(40);
+    let host = world.net.add_host(HostSpec { addresses: ips(&["192.0.2.1"]), link: Link::PERFECT });
+    let mut config = ServerConfig::default();
+    config.introduction_rate = 20;
+    let server = world.add_server(host, config);
+    let peers = [1, 2].map(|number| {
+        let addresses = ips(&[&format!("198.51.{number}.1")]);
+        let host = world.net.add_host(HostSpec { addresses, link: link() });
+        world.add_peer(host, PeerConfig::default())
+    });
+    world.listen(peers[0], server, Some("bob"));
+    world.run_until_registered(peers[0]);
+    let begun = world.net.now();
+    for _ in 0..60 {
+        world.connect(peers[1], server, "bob");
+    }
+    assert!(world.run_until(PATIENCE, |world| connected(world, peers[1]) == 60));
+    let took = world.net.now() - begun;
+    // 20 at once, and 20 in each second; but for what their repetitions take.
+    assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    assert!(world.server(server).stats().limited > 40);
+
+    // Who does not wait is told.
+    for _ in 0..60 {
+        let request = request(&world, server, "bob", Duration::ZERO);
+        world.with_peer(peers[1], |peer, now| peer.connect(now, request)).unwrap();
+    }
+    let (_, error) = run_until_failed(&mut world, peers[1]);
+    assert_eq!(error.kind(), ErrorKind::ServerRefused);
+    assert!(error.message().contains("508"), "{error}");
+}
+
 #[test]
 fn one_registration_brings_many_peers() {
     let (mut world, server, peers) = open_network(1, 9);

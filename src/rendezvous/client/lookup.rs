@@ -2,6 +2,7 @@
 //!
 //! Each ask is a CONNECT that is answered with a cookie, repeated with it, and answered with the listener's key and
 //! addresses. A server that does not know the listener is asked again, less and less often, while the caller waits.
+//! So is one that is at a limit: its, or our network's, which many connects at once have reached.
 //! After an introduction the other servers are left alone; the families of the one that made it go on, since each
 //! shows the listener one more of our addresses; and the CONNECT is repeated until the listener was heard, since the
 //! server does not repeat an introduction that was lost on its way.
@@ -93,7 +94,7 @@ struct Ask {
     /// Sends that the system refused since the server was heard.
     refused_sends: u8,
     state: State,
-    /// How long to rest after the next "not found".
+    /// How long to rest after the next "not found", or "too much".
     backoff: Duration,
 }
 
@@ -160,7 +161,7 @@ pub(crate) struct Lookup {
     request: LookupRequest,
     servers: Vec<Server>,
     asks: Vec<Ask>,
-    /// Until when a listener that is not there is asked for again.
+    /// Until when a listener that is not there, or a server that has too much to do, is asked for again.
     wait_until: Instant,
     introduced_by: Option<usize>,
     /// The listener was heard.
@@ -323,7 +324,7 @@ impl Lookup {
                             *transaction = transaction.again(now, &config, random);
                         }
                     }
-                    (codes::NOT_FOUND, _) if now + ask.backoff <= self.wait_until => {
+                    (codes::NOT_FOUND | codes::INSUFFICIENT_CAPACITY, _) if now + ask.backoff <= self.wait_until => {
                         ask.answered = true;
                         ask.state = State::Waiting(now + ask.backoff);
                         ask.backoff = (ask.backoff * 2).min(self.max_backoff);
@@ -386,6 +387,9 @@ impl Lookup {
             codes::AMBIGUOUS => format!("more than one {asked} is registered at {label}"),
             codes::TRANSPORT_MISMATCH => format!("the {asked} does not offer this transport"),
             codes::VERSION_MISMATCH => format!("{label} speaks another version of the protocol"),
+            codes::INSUFFICIENT_CAPACITY => {
+                format!("{label} introduces no more for now, of all or of this network (error {code})")
+            }
             _ => format!("{label} refused to introduce us to the {asked} (error {code})"),
         };
         server.verdict = Some(Error::new(kind, message));
