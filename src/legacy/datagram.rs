@@ -59,8 +59,18 @@ pub fn meet_datagram(source: SocketAddr, peer: SocketAddr, wait: &Wait) -> Resul
     turn.check()?;
     let source = source_toward(source, peer)?;
     refuse_oneself(source, peer)?;
-    let taken = |sessions: &BTreeMap<_, Identity>| sessions.get(&(source.port(), peer)).is_some_and(|it| it.is_open());
-    if taken(&SESSIONS.lock().unwrap_or_else(PoisonError::into_inner)) {
+    let socket = claim(source, peer)?;
+    greet_until_heard(&socket, peer, &turn)?;
+    let failed = |error| os_error("cannot give the socket away", &error);
+    socket.set_nonblocking(false).map_err(failed)?;
+    Ok(socket.into())
+}
+
+/// A socket for the one session with the peer on that port. Of two calls at the same time one is refused.
+fn claim(source: SocketAddr, peer: SocketAddr) -> Result<Socket> {
+    let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    sessions.retain(|_, session| session.is_open());
+    if sessions.contains_key(&(source.port(), peer)) {
         return Err(Error::new(
             ErrorKind::AddressInUse,
             format!("this program has a session with {} on port {} already", peer.ip(), source.port()),
@@ -69,16 +79,12 @@ pub fn meet_datagram(source: SocketAddr, peer: SocketAddr, wait: &Wait) -> Resul
         .with_os_code(Some(libc::EADDRINUSE)));
     }
     let socket = bound(source, peer).map_err(|error| port_error("UDP", source, &error))?;
-    greet_until_heard(&socket, peer, &turn)?;
-    let failed = |error| os_error("cannot give the socket away", &error);
-    socket.set_nonblocking(false).map_err(failed)?;
-    let port = socket.local_addr().map_err(failed)?.as_socket().map_or(source.port(), |local| local.port());
+    let local = socket.local_addr().map_err(|error| os_error("the system does not tell the port", &error))?;
+    let port = local.as_socket().map_or(source.port(), |local| local.port());
     if let Some(identity) = Identity::of(&socket) {
-        let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.retain(|_, session| session.is_open());
         sessions.insert((port, peer), identity);
     }
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Binds; a port that other sockets have too is told apart by peer.

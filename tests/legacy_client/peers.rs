@@ -233,3 +233,15 @@ fn sessions_on_one_port_are_told_apart_and_a_second_one_with_a_peer_is_refused()
     remote.send_to(b"*", here).unwrap_or_default();
     meet_datagram(here, there[0], &Wait::at_most(Duration::from_millis(10))).unwrap();
 }
+
+/// Two threads that meet the same peer: the system would give both the port, and all datagrams to one of them.
+#[test]
+fn of_two_meetings_at_once_with_one_peer_one_is_refused() {
+    let port = free_port();
+    let (here, peer) = (at("127.71.12.2", port), at("127.71.12.3", port));
+    let _silent = UdpSocket::bind(peer).unwrap();
+    let meeting = || std::thread::spawn(move || meet_datagram(here, peer, &Wait::at_most(Duration::from_secs(1))));
+    let met = [meeting(), meeting()].map(|meeting| meeting.join().unwrap());
+    let errors: Vec<_> = met.iter().filter_map(|met| met.as_ref().err().map(holepunch::Error::kind)).collect();
+    assert_eq!(errors, [ErrorKind::AddressInUse]);
+}
