@@ -6,6 +6,9 @@
 //! the connects go on every 150 to 250 ms, to leave the peer's time. If it comes later, SYNs cross easily, a listener
 //! would only get in the way, and the next connect leaves after 5 to 20 ms. Both pauses are random, for two peers in step
 //! would miss each other for ever. Measured: 216 of 216 on loopback, on a LAN and over 20 ms. Nothing is sent on the stream.
+//!
+//! A peer is there within seconds, or late, or never was: a server may name whomever it likes. So after a while all pauses
+//! are long ones.
 
 use std::{
     io,
@@ -36,6 +39,9 @@ const NEAR: Duration = Duration::from_millis(4);
 const NEAR_PAUSE: Range<Duration> = Duration::from_millis(150)..Duration::from_millis(250);
 const FAR_PAUSE: Range<Duration> = Duration::from_millis(5)..Duration::from_millis(20);
 
+/// From then on a peer that refuses is asked no more often than a near one.
+const EAGER: Duration = Duration::from_secs(10);
+
 /// A connect that nothing answered gets a fresh SYN after so long, which is when Linux would repeat it the first time.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
@@ -60,7 +66,7 @@ pub fn meet_stream(source: SocketAddr, peer: SocketAddr, wait: &Wait) -> Result<
     let turn = Turn::begin(wait, format!("meeting {peer}"));
     let source = source_toward(source, peer)?;
     refuse_oneself(source, peer)?;
-    let mut meeting = Meeting { source, peer, listener: None, random: random()?, turn };
+    let mut meeting = Meeting { source, peer, begun: Instant::now(), listener: None, random: random()?, turn };
     let socket = meeting.run()?;
     socket.set_nonblocking(false).map_err(|error| os_error("cannot give the socket away", &error))?;
     Ok(socket.into())
@@ -76,6 +82,7 @@ enum Attempt {
 struct Meeting {
     source: SocketAddr,
     peer: SocketAddr,
+    begun: Instant,
     listener: Option<Socket>,
     random: Random,
     turn: Turn,
@@ -93,7 +100,7 @@ impl Meeting {
                     if self.listener.is_none() && start.elapsed() < NEAR {
                         self.listener = Some(self.listen()?);
                     }
-                    if self.listener.is_some() { NEAR_PAUSE } else { FAR_PAUSE }
+                    if self.listener.is_some() || self.begun.elapsed() > EAGER { NEAR_PAUSE } else { FAR_PAUSE }
                 }
                 Attempt::Failed(_) => FAILED_PAUSE,
             };
