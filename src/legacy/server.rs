@@ -77,11 +77,11 @@ impl Server {
         let mut buffer = [0; 1024];
         loop {
             if let Some(answer) = self.answers.pop() {
-                return introduced(answer, host);
+                return introduced(answer, host, self.address);
             }
             turn.ready(&[Interest::Readable(&self.socket)], None)?;
             match self.socket.recv(as_uninit(&mut buffer)) {
-                Ok(0) => return introduced(Answer::End, host),
+                Ok(0) => return introduced(Answer::End, host, self.address),
                 Ok(length) => self.answers.push(buffer.get(..length).unwrap_or_default()),
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(broken(error)),
@@ -141,9 +141,14 @@ pub(super) fn unreachable(server: SocketAddr, error: &io::Error) -> Error {
         .with_os_code(error.raw_os_error())
 }
 
-fn introduced(answer: Answer, host: Option<&str>) -> Result<SocketAddr> {
+fn introduced(answer: Answer, host: Option<&str>, server: SocketAddr) -> Result<SocketAddr> {
     let refused = |message: String| Error::new(ErrorKind::ServerRefused, message);
     match answer {
+        // To a server elsewhere nobody can have come from there.
+        Answer::Peer(peer) if peer.ip().is_loopback() && !server.ip().is_loopback() => {
+            Err(refused(format!("the server {server} names this machine itself as the peer ({peer})"))
+                .with_hint("check that it is a holepunch server"))
+        }
         Answer::Peer(peer) => Ok(peer),
         Answer::NotFound => Err(not_found(host)),
         Answer::End => {

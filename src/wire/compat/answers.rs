@@ -55,13 +55,17 @@ impl Answers {
     }
 }
 
-/// The address in `*('203.0.113.2', 20001)`, with any spaces and either kind of quotes.
+/// The address in `*('203.0.113.2', 20001)`, with any spaces and either kind of quotes; nothing that is no one host's.
 fn introduced(answer: &[u8]) -> Option<SocketAddr> {
     let inner = core::str::from_utf8(answer).ok()?.strip_prefix("*(")?.strip_suffix(')')?;
     let (host, port) = inner.split_once(',')?;
     let host = host.trim();
     let unquoted = ['\'', '"'].iter().find_map(|quote| host.strip_prefix(*quote)?.strip_suffix(*quote))?;
     let ip: IpAddr = unquoted.parse().ok()?;
+    let is_group = ip.is_multicast() || ip == IpAddr::from([255; 4]);
+    if is_group || ip.is_unspecified() {
+        return None;
+    }
     let port = port.trim();
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -120,6 +124,9 @@ mod tests {
             b"*(203.0.113.2, 7)",
             b"*('203.0.113.2\", 7)",
             b"*('example.org', 7)",
+            b"*('0.0.0.0', 7)",
+            b"*('255.255.255.255', 7)",
+            b"*('ff02::1', 7)",
             b"*(__import__('os').abort(), 7)",
             b"\xff\xfe",
             b"HTTP/1.1 400 Bad Request",
