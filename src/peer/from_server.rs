@@ -83,8 +83,9 @@ impl Peer {
 
     fn handle_introduction(&mut self, now: Instant, from: From, message: &Message<'_>) -> bool {
         let Some(Owner::Listener(listener_id)) = self.owner(from.via) else { return false };
-        let Some(listener) = self.listeners.get_mut(&listener_id) else { return false };
-        let introduced = match listener.handle_introduction(from, message) {
+        let stranger =
+            self.with_listener(now, listener_id, |listener, cx| listener.handle_introduction(cx.now, from, message));
+        let introduced = match stranger.flatten() {
             Some(Stranger::Peer(introduced)) => introduced,
             Some(Stranger::Legacy(peer)) => {
                 let (session, listener, peer) = (peer.session, Some(listener_id), peer.address);
@@ -105,6 +106,7 @@ impl Peer {
             self.with_session(now, introduced.session, |session, cx| session.introduce_again(cx, &candidates, relay));
             return true;
         }
+        let Some(listener) = self.listeners.get(&listener_id) else { return true };
         if listener.remembers(introduced.session) {
             return true;
         }

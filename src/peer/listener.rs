@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
-    machine::{BoundSocket, Level, NextWake, PortId, SocketId, StreamId},
+    machine::{BoundSocket, Instant, Level, NextWake, PortId, SocketId, StreamId},
     rendezvous::{
         client::{From, Listing, Registration, RegistrationResult, Stranger, Via},
         keys::{KeyPair, Secret},
@@ -191,11 +191,16 @@ impl Listener {
     }
 
     /// Reads an introduction of a session that was not introduced before, or whose repetition brings more candidates.
-    pub(super) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Stranger<'a>> {
+    pub(super) fn handle_introduction<'a>(
+        &mut self,
+        now: Instant,
+        from: From,
+        message: &Message<'a>,
+    ) -> Option<Stranger<'a>> {
         if self.phase != Phase::Listening {
             return None;
         }
-        self.registrations.iter_mut().find_map(|registration| registration.handle_introduction(from, message))
+        self.registrations.iter_mut().find_map(|registration| registration.handle_introduction(now, from, message))
     }
 
     pub(super) fn remembers(&self, session: SessionId) -> bool {

@@ -103,7 +103,7 @@ use self::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    address::canonical,
+    address::{canonical, canonical_ip},
     config::PeerConfig,
     machine::{Disposition, Input, Instant, Output, PortId, Random, SocketId, StreamId, TcpRequest, Timer},
     punch::Arrival,
@@ -207,13 +207,15 @@ impl Peer {
             Target::Name(name) => Asked::Name(name),
             Target::Address(ip) => Asked::Address(ip),
         };
+        // Peers of 2015 have no names, and no addresses of IPv6.
+        let legacy = request.legacy && matches!(asked, Asked::Address(ip) if canonical_ip(ip).is_ipv4());
         let lookup_request = LookupRequest {
             session: id,
             asked,
             public_key: *key_pair.public(),
             transports: request.transport.only(),
             candidates: Vec::new(),
-            legacy: request.legacy,
+            legacy,
         };
         let lookup = Lookup::new(
             self.config.retransmission,

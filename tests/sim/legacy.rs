@@ -78,8 +78,10 @@ fn a_connect_that_finds_a_peer_of_2015_says_where_it_is_and_is_over() {
             let builder = Builder::new(Class::Success, Method::CONNECT, request.transaction_id());
             builder.candidates(&[candidate(address)]).legacy(port).fingerprint().finish()
         };
-        // Nothing that is no address, and no other port than is told.
-        for (address, port) in [("[2001:db8::7]:20001", 20001), (OLD_PEER, 20002)] {
+        // Nothing that is no host's address, or this host's own, and no other port than is told.
+        let wrong =
+            ["[2001:db8::7]:20001", "127.0.0.1:20001", "0.0.0.0:20001", "224.0.0.1:20001", "255.255.255.255:20001"];
+        for (address, port) in wrong.map(|address| (address, 20001)).into_iter().chain([(OLD_PEER, 20002)]) {
             world.forge(node, from.port(), server_address(), &answer(address, port));
         }
         assert!(introduced(&world, node).is_empty());
@@ -128,6 +130,71 @@ fn a_listener_tells_of_every_peer_of_2015_once_and_lives_on() {
     assert_eq!(hear(2, RegistrationId([0; 16]), &key), [once], "somebody else's");
     assert_eq!(hear(2, id, &key), [once, once]);
     assert_eq!(world.server(server).stats().registrations, 1);
+}
+
+/// A listener of 2015 cannot be told of any other address; and what a server says over IPv6, that nobody is there for
+/// whoever asks from such an address, must not end the search.
+#[test]
+fn a_peer_of_2015_is_asked_for_over_ipv4_alone_where_there_is_ipv4() {
+    let dual = ["198.51.100.1", "2001:db8:1::1"];
+    for (addresses, target, legacy, families) in [
+        (&dual[..], "203.0.113.7", true, &[true][..]),
+        (&dual[..], "203.0.113.7", false, &[false, true]),
+        (&dual[..], "2001:db8:7::1", true, &[false, true]),
+        (&dual[..], "bob", true, &[false, true]),
+        (&dual[1..], "203.0.113.7", true, &[false]),
+    ] {
+        let mut world = World::new(5);
+        let server = add_server(&mut world);
+        let host = world.net.add_host(HostSpec { addresses: ips(addresses), link: link() });
+        let node = world.add_peer(host, PeerConfig::default());
+        let asked = sent(&mut world, Method::CONNECT);
+        let request = ConnectRequest { legacy, ..world.connect_request(server, target) };
+        world.with_peer(node, |peer, now| peer.connect(now, request)).unwrap();
+        world.run_for(Duration::from_millis(200));
+        let mut seen: Vec<_> = asked.borrow().iter().map(|(from, _)| from.is_ipv4()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, families, "{target}");
+        let says = |bytes: &[u8]| Message::parse(bytes).unwrap().legacy().is_some();
+        let is_ipv4 = target.starts_with("203");
+        assert!(asked.borrow().iter().all(|(_, bytes)| says(bytes) == (legacy && is_ipv4)), "{target}");
+    }
+}
+
+/// It was found once: so it lets itself be heard again. A program that wanted one peer has left by then.
+#[test]
+fn a_listener_that_goes_on_is_soon_found_again() {
+    for goes_on in [true, false] {
+        let (mut world, server, node) = world(6);
+        let request = ListenRequest { legacy: true, ..world.listen_request(server, None) };
+        let listener = world.with_peer(node, |peer, now| peer.listen(now, request)).unwrap();
+        world.run_until_registered(node);
+        let host = world.net.add_host(HostSpec { addresses: ips(&["203.0.113.9"]), link: link() });
+        let other = world.add_peer(host, PeerConfig::default());
+        let connect = |world: &mut World| {
+            let request =
+                ConnectRequest { legacy: true, wait: Duration::ZERO, ..world.connect_request(server, "198.51.100.1") };
+            let id = world.with_peer(other, |peer, now| peer.connect(now, request)).unwrap();
+            // Two round trips and a little.
+            world.run_for(Duration::from_millis(85));
+            let is_it = |event: &PeerEvent| matches!(event, PeerEvent::Introduced { session, .. } if *session == id);
+            world.node(other).any(is_it)
+        };
+        assert!(connect(&mut world));
+        if goes_on {
+            assert!(!connect(&mut world), "once");
+            world.run_for(Duration::from_millis(50));
+            assert!(connect(&mut world), "and again");
+        } else {
+            let asked = sent(&mut world, Method::REGISTER);
+            world.with_peer(node, |peer, now| peer.close_listener(now, listener));
+            world.run_for(Duration::from_secs(60));
+            let leaves = |bytes: &[u8]| Message::parse(bytes).unwrap().keepalive() == Some(0);
+            assert!(asked.borrow().iter().all(|(_, bytes)| leaves(bytes)));
+            assert_eq!(world.server(server).stats().registrations, 0);
+        }
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(crate) struct LookupRequest {
     pub(crate) public_key: [u8; 32],
     pub(crate) transports: Transports,
     pub(crate) candidates: Vec<WireCandidate>,
-    /// Whether a peer of 2015 may be introduced.
+    /// Whether a peer of 2015 may be introduced: only where an IPv4 address is asked for.
     pub(crate) legacy: bool,
 }
 
@@ -192,7 +192,14 @@ impl Lookup {
         let mut start = now;
         for (number, server) in self.servers.iter().enumerate() {
             let before = self.asks.len();
-            for socket in sockets {
+            // A listener of 2015 can be told of no other address, and not be found from one; what the server says over the
+            // other family would be of somebody else, or too early.
+            let reaches = |socket: &&BoundSocket| {
+                let is_here = |address: SocketAddr| socket.has_address || address.ip().is_loopback();
+                !socket.is_ipv6() && server.address.ipv4.is_some_and(is_here)
+            };
+            let ipv4_only = self.request.legacy && sockets.iter().any(|socket| reaches(&socket));
+            for socket in sockets.iter().filter(|socket| !(ipv4_only && socket.is_ipv6())) {
                 let address = if socket.is_ipv6() { server.address.ipv6 } else { server.address.ipv4 };
                 let Some(address) = address else { continue };
                 self.asks.push(Ask::new(number, Via::Udp(socket.id), address, start, &self.config));
@@ -297,7 +304,7 @@ impl Lookup {
             Class::Success => {
                 ask.answered = true;
                 if self.request.legacy && message.legacy().is_some() {
-                    let address = legacy_peer(message)?;
+                    let address = legacy_peer(from, message)?;
                     self.peer_heard();
                     return Some(Some(Found::Legacy(LegacyPeer { session: self.request.session, address })));
                 }

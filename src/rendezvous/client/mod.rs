@@ -20,9 +20,10 @@ pub(crate) use registration::{Listing, Registration, RegistrationResult, Strange
 const MAX_REFUSED_SENDS: u8 = 3;
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::{
+    address::canonical,
     machine::{Instant, Output, SocketId, StreamId, TcpRequest, Transmit},
     wire::stun::{Message, SessionId},
 };
@@ -75,11 +76,15 @@ pub(crate) struct Call {
     pub(crate) deadline: Option<Instant>,
 }
 
-/// Where the server says that a peer of 2015 is: the one candidate of such an introduction.
-fn legacy_peer(message: &Message<'_>) -> Option<SocketAddr> {
+/// Where the server says that a peer of 2015 is: the one candidate of such an introduction. It must be one host's, and this
+/// host's own loopback only for a server that is there too: elsewhere it means nothing, or harm.
+fn legacy_peer(from: From, message: &Message<'_>) -> Option<SocketAddr> {
     let port = message.legacy()?;
-    let address = crate::address::canonical(message.candidates().next()?.address);
-    (address.is_ipv4() && address.port() == port && port != 0).then_some(address)
+    let address = canonical(message.candidates().next()?.address);
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    let is_host = !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast());
+    let is_in_reach = !ip.is_loopback() || from.remote.ip().is_loopback();
+    (is_host && is_in_reach && address.port() == port && port != 0).then_some(address)
 }
 
 /// A peer of 2015, introduced.

@@ -40,6 +40,10 @@ const KEEPALIVE_RANGE: (u32, u32) = (5, 300);
 /// How long a server that fell silent is left alone before it is asked again: it must have us back within a keepalive.
 const REST: Duration = Duration::from_secs(10);
 
+/// A listener that peers of 2015 find is introduced once, and found again when it was heard again. It lets itself be heard
+/// so soon after an introduction: by then a program that wanted one peer has left.
+const WAITS_AGAIN: Duration = Duration::from_millis(50);
+
 /// How long UDP is left alone while the server is talked to over TCP. A network changes seldom.
 const UDP_REST: Duration = Duration::from_secs(60);
 
@@ -53,7 +57,7 @@ pub(crate) struct Listing {
     pub(crate) public_key: [u8; 32],
     pub(crate) transports: Transports,
     pub(crate) candidates: Vec<WireCandidate>,
-    /// Whether the listener can meet peers of 2015.
+    /// Whether the listener can meet peers of 2015; it means nothing with a name, which those do not know.
     pub(crate) legacy: bool,
 }
 
@@ -194,7 +198,8 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn new(config: Retransmission, label: String, listing: Listing, random: &mut Random) -> Self {
+    pub(crate) fn new(config: Retransmission, label: String, mut listing: Listing, random: &mut Random) -> Self {
+        listing.legacy &= listing.name.is_none();
         Self {
             config,
             label,
@@ -487,7 +492,12 @@ impl Registration {
     }
 
     /// Whether the message is an introduction by this server; if so, of whom. A replay is none.
-    pub(crate) fn handle_introduction<'a>(&mut self, from: From, message: &Message<'a>) -> Option<Stranger<'a>> {
+    pub(crate) fn handle_introduction<'a>(
+        &mut self,
+        now: Instant,
+        from: From,
+        message: &Message<'a>,
+    ) -> Option<Stranger<'a>> {
         let is_ours = message.registration_id() == Some(self.id)
             && self.families.iter().any(|family| family.via == from.via && family.server == from.remote)
             && message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid;
@@ -495,8 +505,11 @@ impl Registration {
             return None;
         }
         let session = message.session_id()?;
+        if self.listing.legacy {
+            self.wait_again(now);
+        }
         if self.listing.legacy && message.legacy().is_some() {
-            return Some(Stranger::Legacy(LegacyPeer { session, address: legacy_peer(message)? }));
+            return Some(Stranger::Legacy(LegacyPeer { session, address: legacy_peer(from, message)? }));
         }
         Some(Stranger::Peer(Introduced {
             session,
@@ -505,6 +518,15 @@ impl Registration {
             route: message.route().unwrap_or_default(),
             candidates: message.candidates().collect(),
         }))
+    }
+
+    /// Has the server hear of us soon where peers of 2015 would find us.
+    fn wait_again(&mut self, now: Instant) {
+        for family in self.families.iter_mut().filter(|family| family.is_up && family.server.is_ipv4()) {
+            if let State::Resting(until) = &mut family.state {
+                *until = (now + WAITS_AGAIN).min(*until);
+            }
+        }
     }
 
     /// Sends what is due. A server that is being called over TCP (`calling`) is not given up yet.
@@ -640,7 +662,8 @@ fn request(
         builder = builder.registration_key(key).public_key(&listing.public_key).transports(listing.transports);
         if let Some(name) = &listing.name {
             builder = builder.name(name);
-        } else if listing.legacy {
+        }
+        if listing.legacy {
             builder = builder.legacy(0);
         }
         builder = builder.candidates(&listing.candidates);
