@@ -5,14 +5,18 @@
 
 use holepunch::{
     config::PeerConfig,
-    machine::{Input, Instant, Output, SocketId, UdpRequest},
+    machine::{Input, Instant, Output, SocketId, StreamId, TcpRequest, UdpRequest},
     peer::{ListenRequest, Peer},
     wire::stun::{
         AttributeType, Builder, CandidateKind, CandidateTransport, Class, Message, Method, RegistrationId, SessionId,
         TransactionId, Transports, WireCandidate,
     },
 };
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 const SERVER: &str = "192.0.2.1:20000";
 
@@ -27,6 +31,12 @@ struct Listening {
     sequence: u64,
     /// Datagrams and bytes, by where they went.
     sent: BTreeMap<SocketAddr, (usize, usize)>,
+    /// Connects, by where they went; whether they are refused, at once, or hear nothing.
+    connects: BTreeMap<SocketAddr, usize>,
+    refuses: bool,
+    /// Connects under way, and the most at a time.
+    under_way: BTreeSet<StreamId>,
+    most: usize,
 }
 
 fn addr(text: &str) -> SocketAddr {
@@ -42,6 +52,10 @@ impl Listening {
             registration: (RegistrationId([0; 16]), [0; 32]),
             sequence: 0,
             sent: BTreeMap::new(),
+            connects: BTreeMap::new(),
+            refuses: false,
+            under_way: BTreeSet::new(),
+            most: 0,
         };
         let (servers, bind) = (vec![addr(SERVER).into()], vec![addr("0.0.0.0:0")]);
         let request = ListenRequest {
@@ -72,9 +86,35 @@ impl Listening {
                     self.socket = socket;
                     self.peer.handle_input(self.now, Input::UdpBound { socket, local: addr("0.0.0.0:5000") });
                 }
+                Output::Tcp(request) => self.handle_tcp(request),
                 Output::Timeout(wake, _) => return wake,
                 _ => {}
             }
+        }
+    }
+
+    /// Ports are there for whoever asks; the server takes no connection.
+    fn handle_tcp(&mut self, request: TcpRequest) {
+        match request {
+            TcpRequest::Reserve { port, .. } => {
+                self.peer.handle_input(self.now, Input::TcpReserved { port, local: addr("0.0.0.0:5001") });
+            }
+            TcpRequest::Connect { stream, remote, .. } if remote == addr(SERVER) => {
+                self.peer.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
+            }
+            TcpRequest::Connect { stream, remote, .. } => {
+                *self.connects.entry(remote).or_default() += 1;
+                if self.refuses {
+                    self.peer.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
+                } else {
+                    self.under_way.insert(stream);
+                    self.most = self.most.max(self.under_way.len());
+                }
+            }
+            TcpRequest::Close { stream } => {
+                self.under_way.remove(&stream);
+            }
+            _ => {}
         }
     }
 
@@ -99,13 +139,17 @@ impl Listening {
 
     /// The server introduces a connector.
     fn introduce(&mut self, session: u8, candidates: &[WireCandidate]) {
+        self.introduce_for(Transports { udp: true, tcp: false }, session, candidates);
+    }
+
+    fn introduce_for(&mut self, transports: Transports, session: u8, candidates: &[WireCandidate]) {
         self.sequence += 1;
         let message = Builder::new(Class::Indication, Method::INTRODUCE, TransactionId([session; 12]))
             .registration_id(self.registration.0)
             .session_id(SessionId([session; 16]))
             .sequence(self.sequence)
             .public_key(&[9; 32])
-            .transports(Transports { udp: true, tcp: false })
+            .transports(transports)
             .attribute(AttributeType::ROUTE, &[7; 44])
             .candidates(candidates)
             .integrity_sha256(&self.registration.1)
@@ -207,4 +251,48 @@ fn an_observed_address_gets_one_more_check_for_each_further_introduction_and_twe
         assert_eq!(listening.sent[&addr("203.0.113.5:7000")], (expected, expected * CHECK));
         assert_eq!(listening.sent[&addr("198.18.0.1:53")].0, 2, "what is only claimed gets no more");
     }
+}
+
+const STREAM: Transports = Transports { udp: false, tcp: true };
+
+/// What a stranger at 203.0.113.5 may say: ports of its own host, of a victim's, and of one in the listener's own network.
+fn told_for_streams() -> Vec<WireCandidate> {
+    let mut told = candidates(CandidateKind::ServerReflexiveObserved, "203.0.113.5", 7000..7001);
+    for (ip, ports) in [("203.0.113.5", 7000..7006), ("198.18.0.1", 53..56), ("192.168.0.1", 53..59)] {
+        let claimed = candidates(CandidateKind::ServerReflexiveClaimed, ip, ports);
+        told.extend(claimed.into_iter().map(|it| WireCandidate { transport: CandidateTransport::Tcp, ..it }));
+    }
+    told
+}
+
+#[test]
+fn a_stream_costs_a_third_party_four_connects_a_session() {
+    for refuses in [false, true] {
+        let mut listening = Listening::new();
+        listening.refuses = refuses;
+        listening.introduce_for(STREAM, 1, &told_for_streams());
+        listening.run(HALF_A_MINUTE);
+        let to = |ip: &str| {
+            let there = listening.connects.iter().filter(|(address, _)| address.ip().to_string() == ip);
+            there.map(|(_, count)| *count).collect::<Vec<_>>()
+        };
+        assert_eq!(to("198.18.0.1"), [2, 2], "a victim's");
+        let (private, own) = (to("192.168.0.1"), to("203.0.113.5"));
+        assert_eq!((private.len(), own.len()), (6, 6), "all are tried");
+        assert!(private.iter().max() <= Some(&if refuses { 30 } else { 20 }), "{private:?}");
+        assert!(own.iter().max() <= Some(&if refuses { 620 } else { 20 }), "{own:?}");
+        // They take turns where there are more than may be tried at a time.
+        assert!(private.iter().chain(&own).min() >= Some(&16), "{private:?} {own:?}");
+        assert!(listening.most <= 8);
+    }
+}
+
+#[test]
+fn all_streams_at_once_are_so_many_descriptors() {
+    let mut listening = Listening::new();
+    for session in 1..=100 {
+        listening.introduce_for(STREAM, session, &told_for_streams());
+    }
+    listening.run(HALF_A_MINUTE - Duration::from_millis(1));
+    assert_eq!(listening.most, 64 * 8);
 }

@@ -77,8 +77,9 @@ const MAX_PATIENCE: Duration = Duration::from_secs(4);
 const CLAIMED_PRIVATE_ATTEMPTS: u32 = 30;
 const CLAIMED_PUBLIC_ATTEMPTS: u32 = 2;
 
-/// Connects at a time to addresses that the peer only claims: each is a descriptor.
-const MAX_CLAIMED_AT_ONCE: usize = 4;
+/// Connects at a time to addresses that the peer only claims, and as many to those where a server has seen it: each is a
+/// descriptor. Where there are more they take turns.
+const MAX_AT_ONCE: usize = 4;
 
 /// Public addresses that are only claimed, and addresses in all.
 const MAX_CLAIMED_PUBLIC: usize = 2;
@@ -136,6 +137,17 @@ struct Remote {
     /// Attempts that heard nothing.
     silences: u32,
     attempt: Attempt,
+}
+
+impl Remote {
+    /// Once the first seconds are over: the longest time until it is tried again, each time longer.
+    fn tire(&mut self, now: Instant) -> Option<Duration> {
+        if now <= self.first + EAGER {
+            return None;
+        }
+        self.reluctance = (self.reluctance * 2).min(MAX_RETRY);
+        Some(self.reluctance)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -409,14 +421,11 @@ impl StreamAgent {
                 remote.attempt = Attempt::Waiting(now + self.random.duration(RETRY * 2, RETRY * 5));
                 return;
             }
-            let (shortest, longest) = match self.role {
-                _ if now > remote.first + EAGER => {
-                    remote.reluctance = (remote.reluctance * 2).min(MAX_RETRY);
-                    (Duration::ZERO, remote.reluctance)
-                }
-                Role::Controlling if remote.attempts <= SOON_ATTEMPTS => (Duration::ZERO, SOONER),
-                Role::Controlling => (Duration::ZERO, RETRY),
-                Role::Controlled => (LATER, RETRY),
+            let (shortest, longest) = match (remote.tire(now), self.role) {
+                (Some(longest), _) => (Duration::ZERO, longest),
+                (None, Role::Controlling) if remote.attempts <= SOON_ATTEMPTS => (Duration::ZERO, SOONER),
+                (None, Role::Controlling) => (Duration::ZERO, RETRY),
+                (None, Role::Controlled) => (LATER, RETRY),
             };
             remote.attempt = Attempt::Waiting(now + self.random.duration(shortest, longest));
             return;
@@ -429,7 +438,8 @@ impl StreamAgent {
         let Some(gone) = self.streams.remove(&stream) else { return };
         for remote in self.remotes.iter_mut().filter(|remote| remote.candidate.address == gone.remote) {
             if matches!(remote.attempt, Attempt::Resting) {
-                remote.attempt = Attempt::Waiting(now + self.random.duration(RETRY, RETRY * 2));
+                let longest = remote.tire(now).unwrap_or(RETRY * 2);
+                remote.attempt = Attempt::Waiting(now + self.random.duration(RETRY, longest));
             }
         }
         self.nominate(now);
@@ -543,20 +553,29 @@ impl StreamAgent {
         if self.selected {
             return;
         }
+        let [observed, claimed] =
+            [Provenance::Observed, Provenance::Claimed].map(|provenance| self.is_crowded(provenance));
         for remote in &mut self.remotes {
             if let Attempt::Connecting { stream, until, .. } = remote.attempt
                 && now >= until
             {
                 self.requests.push_back(TcpRequest::Close { stream });
                 remote.silences += 1;
-                remote.attempt = Attempt::Waiting(now);
+                let crowded = if remote.candidate.provenance == Provenance::Observed { observed } else { claimed };
+                // Long enough that one that has waited comes first.
+                remote.attempt = Attempt::Waiting(if crowded { now + RETRY * 2 } else { now });
             }
         }
-        let is_claimed_attempt = |remote: &&Remote| {
-            remote.candidate.provenance == Provenance::Claimed && matches!(remote.attempt, Attempt::Connecting { .. })
+        let under_way = |provenance| {
+            let is_it = |remote: &&Remote| {
+                remote.candidate.provenance == provenance && matches!(remote.attempt, Attempt::Connecting { .. })
+            };
+            self.remotes.iter().filter(is_it).count()
         };
-        let mut claimed = self.remotes.iter().filter(is_claimed_attempt).count();
-        for remote in &mut self.remotes {
+        let (mut observed, mut claimed) = (under_way(Provenance::Observed), under_way(Provenance::Claimed));
+        let mut turns: Vec<_> = self.remotes.iter_mut().collect();
+        turns.sort_by_key(|remote| remote.attempts);
+        for remote in turns {
             let Attempt::Waiting(start) = remote.attempt else { continue };
             if now < start {
                 continue;
@@ -571,13 +590,15 @@ impl StreamAgent {
                 remote.attempt = Attempt::Resting;
                 continue;
             }
-            if remote.candidate.provenance == Provenance::Claimed {
-                if claimed >= MAX_CLAIMED_AT_ONCE {
-                    remote.attempt = Attempt::Waiting(now + RETRY);
-                    continue;
-                }
-                claimed += 1;
+            let alike = match remote.candidate.provenance {
+                Provenance::Observed => &mut observed,
+                Provenance::Claimed => &mut claimed,
+            };
+            if *alike >= MAX_AT_ONCE {
+                remote.attempt = Attempt::Waiting(now + RETRY);
+                continue;
             }
+            *alike += 1;
             let stream = number();
             let rtt = self.peer_rtt.unwrap_or_default();
             // Where the round trip is known, waiting longer helps nothing.
@@ -605,6 +626,13 @@ impl StreamAgent {
             let address = remote.candidate.address;
             self.requests.push_back(TcpRequest::Connect { port: remote.port, stream, remote: address });
         }
+    }
+
+    /// Whether more of such addresses are being tried than may be at a time.
+    fn is_crowded(&self, provenance: Provenance) -> bool {
+        let is_one =
+            |remote: &&Remote| remote.candidate.provenance == provenance && !matches!(remote.attempt, Attempt::Resting);
+        self.remotes.iter().filter(is_one).count() > MAX_AT_ONCE
     }
 
     pub(crate) fn poll_request(&mut self) -> Option<TcpRequest> {
