@@ -215,29 +215,6 @@ fn an_observed_address_gets_twelve_checks_and_a_claimed_public_one_two() {
 }
 
 #[test]
-fn one_session_costs_at_most_384_checks_and_a_listener_has_64_at_once() {
-    let mut listening = Listening::new();
-    let observed = CandidateKind::ServerReflexiveObserved;
-    for session in 1..=100 {
-        for ports in [7000..7016, 7016..7032, 7032..7048] {
-            listening.introduce(session, &candidates(observed, "203.0.113.5", ports));
-        }
-    }
-    let expected = 64 * 32 * 12;
-    assert_eq!(listening.run(HALF_A_MINUTE - Duration::from_millis(1)), (expected, expected * CHECK));
-    assert_eq!((expected, expected * CHECK), (24_576, 2_359_296));
-}
-
-#[test]
-fn a_third_party_gets_four_checks_a_session() {
-    let mut listening = Listening::new();
-    for session in 1..=100 {
-        listening.introduce(session, &candidates(CandidateKind::ServerReflexiveClaimed, "198.18.0.1", 1..17));
-    }
-    assert_eq!(listening.run(HALF_A_MINUTE - Duration::from_millis(1)), (256, 256 * CHECK));
-}
-
-#[test]
 fn an_observed_address_gets_one_more_check_for_each_further_introduction_and_twelve_at_most() {
     let mut listening = Listening::new();
     let mut told = candidates(CandidateKind::ServerReflexiveObserved, "203.0.113.5", 7000..7001);
@@ -282,7 +259,7 @@ fn a_stream_costs_a_third_party_four_connects_a_session() {
         assert!(private.iter().max() <= Some(&if refuses { 30 } else { 20 }), "{private:?}");
         assert!(own.iter().max() <= Some(&if refuses { 620 } else { 20 }), "{own:?}");
         // They take turns where there are more than may be tried at a time.
-        assert!(private.iter().chain(&own).min() >= Some(&16), "{private:?} {own:?}");
+        assert!(private.iter().chain(&own).min() >= Some(&5), "{private:?} {own:?}");
         assert!(listening.most <= 8);
     }
 }
@@ -295,4 +272,27 @@ fn all_streams_at_once_are_so_many_descriptors() {
     }
     listening.run(HALF_A_MINUTE - Duration::from_millis(1));
     assert_eq!(listening.most, 64 * 8);
+}
+
+#[test]
+fn one_session_costs_at_most_384_checks_and_a_listener_has_64_at_once() {
+    let mut listening = Listening::new();
+    let observed = CandidateKind::ServerReflexiveObserved;
+    for session in 1..=100 {
+        for ports in [7000..7016, 7016..7032, 7032..7048] {
+            listening.introduce(session, &candidates(observed, "203.0.113.5", ports));
+        }
+    }
+    let expected = 64 * 32 * 12;
+    assert_eq!(listening.run(HALF_A_MINUTE - Duration::from_millis(1)), (expected, expected * CHECK));
+    assert_eq!((expected, expected * CHECK), (24_576, 2_359_296));
+}
+
+#[test]
+fn a_third_party_gets_four_checks_a_session() {
+    let mut listening = Listening::new();
+    for session in 1..=100 {
+        listening.introduce(session, &candidates(CandidateKind::ServerReflexiveClaimed, "198.18.0.1", 1..17));
+    }
+    assert_eq!(listening.run(HALF_A_MINUTE - Duration::from_millis(1)), (256, 256 * CHECK));
 }

@@ -29,7 +29,8 @@ impl Default for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// How long to keep asking for a listener that is not registered yet (default 10 s); zero asks once.
+    /// How long to keep asking for a listener that is not registered yet, or a server that introduces no more for now
+    /// (default 10 s); zero asks once.
     #[must_use]
     pub fn wait(self, time: Duration) -> Self {
         Self { wait: time, ..self }

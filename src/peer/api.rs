@@ -149,7 +149,8 @@ pub struct ConnectRequest {
     pub bind: Vec<SocketAddr>,
     /// What only peers know; the server never sees it.
     pub secret: Option<Secret>,
-    /// How long to keep asking for a listener that is not there yet; zero asks once.
+    /// How long to keep asking for a listener that is not there yet, or a server that introduces no more for now; zero asks
+    /// once.
     pub wait: Duration,
     /// How long the two peers may take from their introduction on.
     pub timeout: Duration,

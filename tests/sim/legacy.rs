@@ -63,6 +63,18 @@ fn server_address() -> SocketAddr {
     "192.0.2.1:20000".parse().unwrap()
 }
 
+fn introduction(sequence: u64, id: RegistrationId, key: &[u8]) -> Vec<u8> {
+    Builder::new(Class::Indication, Method::INTRODUCE, TransactionId([1; 12]))
+        .registration_id(id)
+        .session_id(SessionId([sequence as u8; 16]))
+        .sequence(sequence)
+        .candidates(&[candidate(OLD_PEER)])
+        .legacy(20001)
+        .integrity_sha256(key)
+        .fingerprint()
+        .finish()
+}
+
 #[test]
 fn a_connect_that_finds_a_peer_of_2015_says_where_it_is_and_is_over() {
     for (legacy, transport) in [(true, Transport::Udp), (true, Transport::Tcp), (false, Transport::Udp)] {
@@ -108,17 +120,6 @@ fn a_listener_tells_of_every_peer_of_2015_once_and_lives_on() {
     let request = Message::parse(&request).unwrap();
     assert_eq!(request.legacy(), Some(0));
     let (id, key) = (request.registration_id().unwrap(), request.registration_key().unwrap());
-    let introduction = |sequence: u64, id: RegistrationId, key: &[u8]| {
-        Builder::new(Class::Indication, Method::INTRODUCE, TransactionId([1; 12]))
-            .registration_id(id)
-            .session_id(SessionId([sequence as u8; 16]))
-            .sequence(sequence)
-            .candidates(&[candidate(OLD_PEER)])
-            .legacy(20001)
-            .integrity_sha256(key)
-            .fingerprint()
-            .finish()
-    };
     let mut hear = |sequence, id, key: &[u8]| {
         world.forge(node, from.port(), server_address(), &introduction(sequence, id, key));
         introduced(&world, node)
@@ -194,6 +195,29 @@ fn a_listener_that_goes_on_is_soon_found_again() {
             assert!(asked.borrow().iter().all(|(_, bytes)| leaves(bytes)));
             assert_eq!(world.server(server).stats().registrations, 0);
         }
+    }
+}
+
+/// Its keepalive may have reached the server before the connector did.
+#[test]
+fn a_listener_that_is_introduced_while_it_asks_is_heard_again_too() {
+    for introduced in [true, false] {
+        let (mut world, server, node) = world(7);
+        let asked = sent(&mut world, Method::REGISTER);
+        let request = ListenRequest { legacy: true, ..world.listen_request(server, None) };
+        world.with_peer(node, |peer, now| peer.listen(now, request)).unwrap();
+        world.run_until_registered(node);
+        let (from, request) = asked.borrow().iter().rev().find(|(from, _)| from.is_ipv4()).cloned().unwrap();
+        let request = Message::parse(&request).unwrap();
+        let (id, key) = (request.registration_id().unwrap(), request.registration_key().unwrap());
+        let before = asked.borrow().len();
+        assert!(world.run_until(Duration::from_secs(30), |_| asked.borrow().len() > before));
+        if introduced {
+            world.forge(node, from.port(), server_address(), &introduction(1, id, &key));
+        }
+        // The answer takes a round trip.
+        world.run_for(Duration::from_millis(40 + 60));
+        assert_eq!(asked.borrow().len(), before + if introduced { 2 } else { 1 });
     }
 }
 

@@ -112,6 +112,8 @@ struct Family {
     /// Which version of the listing was said last, and which the server has.
     said: u64,
     told: u64,
+    /// Whether the listener was introduced to a peer of 2015 while the server was being asked.
+    introduced: bool,
     /// Sends that the system refused since the server was heard, and why.
     refused_sends: u8,
     unreachable: Option<Error>,
@@ -142,6 +144,7 @@ impl Family {
             full: true,
             said: 0,
             told: 0,
+            introduced: false,
             refused_sends: 0,
             unreachable: None,
         }
@@ -383,7 +386,8 @@ impl Registration {
                 family.state = if family.full {
                     State::Asking(Transaction::new(now, &config, random))
                 } else {
-                    State::Resting(now + self.keepalive)
+                    let introduced = core::mem::take(&mut family.introduced);
+                    State::Resting(now + if introduced { WAITS_AGAIN } else { self.keepalive })
                 };
                 let mapped = message.xor_mapped_address().map(crate::address::canonical);
                 if !family.was_confirmed || family.mapped != mapped {
@@ -523,8 +527,11 @@ impl Registration {
     /// Has the server hear of us soon where peers of 2015 would find us.
     fn wait_again(&mut self, now: Instant) {
         for family in self.families.iter_mut().filter(|family| family.is_up && family.server.is_ipv4()) {
-            if let State::Resting(until) = &mut family.state {
-                *until = (now + WAITS_AGAIN).min(*until);
+            match &mut family.state {
+                State::Resting(until) => *until = (now + WAITS_AGAIN).min(*until),
+                // The server may have heard this before it introduced us.
+                State::Asking(_) => family.introduced = true,
+                State::Silent => {}
             }
         }
     }
