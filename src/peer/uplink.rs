@@ -235,7 +235,7 @@ impl Uplinks {
                     uplink.port = reserve(cx, uplink.ip);
                     uplink.state = State::Reserving;
                 }
-                _ => {}
+                State::Reserving | State::Calling(_) | State::Broken(_) | State::WithoutPort(_) | State::GivenUp => {}
             }
         }
     }
