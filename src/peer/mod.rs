@@ -199,7 +199,6 @@ impl Peer {
         let owner = Owner::Session(id);
         let wanted = Wanted::all(&request.bind, request.prefer_port);
         let sockets = wanted.iter().map(|wanted| self.sockets.ask(owner, *wanted, &mut self.outputs)).collect();
-        let legacy = request.legacy;
         let key_pair = KeyPair::generate(&mut self.random);
         let servers_at = |server: &ServerAddress| [server.ipv4, server.ipv6].into_iter().flatten().collect::<Vec<_>>();
         let request_servers: Vec<_> = request.servers.iter().flat_map(servers_at).collect();
