@@ -261,6 +261,33 @@ typedef int holepunch_socket_t;
 #define HOLEPUNCH_MAX_DATAGRAM 1200
 
 /**
+ * This side makes the choice of the path; the peer's agent must be controlled.
+ */
+#define HOLEPUNCH_ROLE_CONTROLLING 1
+
+/**
+ * This side follows the peer's choice.
+ */
+#define HOLEPUNCH_ROLE_CONTROLLED 2
+
+/**
+ * The room that a candidate line needs at most, its NUL included, in bytes.
+ */
+#define HOLEPUNCH_CANDIDATE_SIZE 256
+
+/**
+ * The room that a description needs at most, its NUL included, in bytes.
+ */
+#define HOLEPUNCH_DESCRIPTION_SIZE 16384
+
+/**
+ * One negotiation of ICE (RFC 8445) with signalling of the program's own: what the peer is to be told of this side comes
+ * out, what the peer said goes in, in whatever order, and a connection comes of it. The peer may be any agent of ICE.
+ * No rendezvous server takes part.
+ */
+typedef struct holepunch_agent_t holepunch_agent_t;
+
+/**
  * A token that stops blocking calls from another thread.
  *
  * It may be given to any number of calls, one after the other or at once. It is sticky: once cancelled, every call
@@ -448,6 +475,33 @@ typedef struct holepunch_path_t {
    */
   uint32_t sockets;
 } holepunch_path_t;
+
+/**
+ * What an agent asks, and how long it may take.
+ *
+ * Set it with holepunch_agent_options_init() and then change what is to differ. Later versions append fields, whose
+ * default is zero. The struct is used only until the call returns.
+ */
+typedef struct holepunch_agent_options_t {
+  /**
+   * sizeof(holepunch_agent_options_t), as the caller's compiler sees it.
+   */
+  size_t size;
+  /**
+   * STUN servers that are asked for this side's mapped addresses: host, host:port, [IPv6] or [IPv6]:port; the port is
+   * 3478 unless told. At most 8. Default: NULL, none; then peers connect on one LAN.
+   */
+  const char *const *stun_servers;
+  /**
+   * How many.
+   */
+  size_t stun_servers_len;
+  /**
+   * How long the two may take from the moment on that the peer's credentials are known. Default:
+   * HOLEPUNCH_CONNECT_TIMEOUT_MS.
+   */
+  int64_t timeout_ms;
+} holepunch_agent_options_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -952,6 +1006,167 @@ int32_t holepunch_connection_close(struct holepunch_connection_t *connection,
  * Closes the connection, if it is not, and frees it. Calls on it must have returned. NULL is ignored.
  */
 void holepunch_connection_free(struct holepunch_connection_t *connection);
+
+/**
+ * Sets every field to its default and size to the size given.
+ *
+ * size is sizeof(holepunch_agent_options_t) as the caller's compiler sees it. The struct stays the caller's.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, options is NULL or size cannot be right.
+ */
+int32_t holepunch_agent_options_init(struct holepunch_agent_options_t *options,
+                                     size_t size,
+                                     struct holepunch_error_t **error);
+
+/**
+ * Begins a negotiation whose signalling is the program's own. It binds to the endpoint's addresses, and asks none of its
+ * rendezvous servers.
+ *
+ * role is HOLEPUNCH_ROLE_CONTROLLING or HOLEPUNCH_ROLE_CONTROLLED, the opposite of the peer's. options may be NULL:
+ * all defaults; cancel may be NULL. Blocks only to look up the names of STUN servers, for at most 10 seconds. On success
+ * *agent belongs to the caller, who frees it with holepunch_agent_free(). That no socket can be bound is told by
+ * the agent's calls.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_UNRESOLVABLE, HOLEPUNCH_ERROR_CANCELLED,
+ * HOLEPUNCH_ERROR_CLOSED, HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_UNSUPPORTED, the options have fields that this
+ * library does not know.
+ */
+int32_t holepunch_endpoint_agent(struct holepunch_endpoint_t *endpoint,
+                                 int32_t role,
+                                 const struct holepunch_agent_options_t *options,
+                                 struct holepunch_cancel_t *cancel,
+                                 struct holepunch_agent_t **agent,
+                                 struct holepunch_error_t **error);
+
+/**
+ * Gives this side's username fragment, to be told to the peer. It stays the agent's and is valid until
+ * holepunch_agent_free().
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, agent or ufrag is NULL.
+ */
+int32_t holepunch_agent_ufrag(struct holepunch_agent_t *agent,
+                              const char **ufrag,
+                              struct holepunch_error_t **error);
+
+/**
+ * Gives this side's password, to be told to the peer. It stays the agent's and is valid until holepunch_agent_free(). Who
+ * knows it can pass for the peer.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, agent or password is NULL.
+ */
+int32_t holepunch_agent_password(struct holepunch_agent_t *agent,
+                                 const char **password,
+                                 struct holepunch_error_t **error);
+
+/**
+ * Waits for the next of this side's candidates and writes its line to the buffer, ended by NUL: "candidate:..." (RFC 8839
+ * section 5.1). When there are no more the line is empty.
+ *
+ * Each is given once: addresses of this host at once, mapped ones when the STUN servers have answered, at most 5
+ * seconds later. capacity is at least HOLEPUNCH_CANDIDATE_SIZE. line stays the caller's; cancel may be NULL.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, HOLEPUNCH_ERROR_TIMEOUT, HOLEPUNCH_ERROR_CANCELLED,
+ * HOLEPUNCH_ERROR_CLOSED, HOLEPUNCH_ERROR_FORKED; why the negotiation failed, as HOLEPUNCH_ERROR_ADDRESS_IN_USE.
+ */
+int32_t holepunch_agent_next_candidate(struct holepunch_agent_t *agent,
+                                       char *line,
+                                       size_t capacity,
+                                       int64_t timeout_ms,
+                                       struct holepunch_cancel_t *cancel,
+                                       struct holepunch_error_t **error);
+
+/**
+ * Waits for all of this side's candidates that were not given yet, and writes them with the credentials to the buffer as
+ * lines of SDP, ended by NUL.
+ *
+ * capacity is at least HOLEPUNCH_DESCRIPTION_SIZE. text stays the caller's; cancel may be NULL. After
+ * HOLEPUNCH_ERROR_TIMEOUT the candidates found until then are in no later description.
+ *
+ * Errors: those of holepunch_agent_next_candidate().
+ */
+int32_t holepunch_agent_local_description(struct holepunch_agent_t *agent,
+                                          char *text,
+                                          size_t capacity,
+                                          int64_t timeout_ms,
+                                          struct holepunch_cancel_t *cancel,
+                                          struct holepunch_error_t **error);
+
+/**
+ * Tells the peer's credentials; checks begin. To tell the same again changes nothing. Does not block.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, they cannot be anybody's; HOLEPUNCH_ERROR_UNSUPPORTED, they are others than
+ * before (an ICE restart needs a new agent); HOLEPUNCH_ERROR_CLOSED; HOLEPUNCH_ERROR_FORKED; why the negotiation
+ * failed.
+ */
+int32_t holepunch_agent_set_remote(struct holepunch_agent_t *agent,
+                                   const char *ufrag,
+                                   const char *password,
+                                   struct holepunch_error_t **error);
+
+/**
+ * Tells a candidate of the peer: a line of SDP, with or without "a=" and "candidate:". Does not block.
+ *
+ * One of TCP, of another component than 1, with a name instead of an address, or after the end of all, is left out. An
+ * empty line is the end of all.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, it is no candidate; HOLEPUNCH_ERROR_CLOSED; HOLEPUNCH_ERROR_FORKED; why
+ * the negotiation failed.
+ */
+int32_t holepunch_agent_add_remote_candidate(struct holepunch_agent_t *agent,
+                                             const char *line,
+                                             struct holepunch_error_t **error);
+
+/**
+ * Tells that these were all candidates of the peer; later ones are left out. Does not block.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, agent is NULL; HOLEPUNCH_ERROR_CLOSED; HOLEPUNCH_ERROR_FORKED; why the
+ * negotiation failed.
+ */
+int32_t holepunch_agent_end_of_candidates(struct holepunch_agent_t *agent,
+                                          struct holepunch_error_t **error);
+
+/**
+ * Tells the peer's credentials and candidates, found among lines of SDP, of which all others are skipped. Candidates that
+ * cannot be read are left out. Does not block.
+ *
+ * Errors: those of holepunch_agent_set_remote().
+ */
+int32_t holepunch_agent_set_remote_description(struct holepunch_agent_t *agent,
+                                               const char *text,
+                                               struct holepunch_error_t **error);
+
+/**
+ * Waits for the connection, which is given once. After HOLEPUNCH_ERROR_TIMEOUT of timeout_ms itself it may be waited for
+ * again.
+ *
+ * It is like any other, save that the peer is not told of its end: holepunch_connection_end() returns
+ * HOLEPUNCH_ERROR_UNSUPPORTED, and the other side notices that it was closed within 30 seconds (RFC 7675). cancel may be
+ * NULL. On success *connection belongs to the caller, who frees it with holepunch_connection_free(); it lives on
+ * when the agent is closed.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT; HOLEPUNCH_ERROR_TIMEOUT, also when the two have found no path in their
+ * time; HOLEPUNCH_ERROR_CANCELLED, HOLEPUNCH_ERROR_ADDRESS_IN_USE, HOLEPUNCH_ERROR_IO, HOLEPUNCH_ERROR_CLOSED,
+ * HOLEPUNCH_ERROR_FORKED.
+ */
+int32_t holepunch_agent_connect(struct holepunch_agent_t *agent,
+                                int64_t timeout_ms,
+                                struct holepunch_cancel_t *cancel,
+                                struct holepunch_connection_t **connection,
+                                struct holepunch_error_t **error);
+
+/**
+ * Gives the negotiation up: blocked calls return HOLEPUNCH_ERROR_CLOSED within 100 ms. A connection that it gave lives
+ * on. From any thread, at any time; closing again changes nothing.
+ *
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, agent is NULL.
+ */
+int32_t holepunch_agent_close(struct holepunch_agent_t *agent,
+                              struct holepunch_error_t **error);
+
+/**
+ * Closes the agent, if it is not, and frees it. Calls on it must have returned. NULL is ignored.
+ */
+void holepunch_agent_free(struct holepunch_agent_t *agent);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -7,6 +7,9 @@ use core::{net::SocketAddr, time::Duration};
 /// The port a server listens on unless told otherwise; as in 2015.
 pub const DEFAULT_SERVER_PORT: u16 = 20000;
 
+/// The port of a STUN server unless told otherwise (RFC 8489 section 8.1).
+pub const DEFAULT_STUN_PORT: u16 = 3478;
+
 /// The port that peers of 2015 are told to punch from, unless told otherwise.
 pub const DEFAULT_PUNCH_PORT: u16 = 20001;
 

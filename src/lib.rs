@@ -26,9 +26,9 @@
 //!
 //! [`Endpoint`] is the blocking interface for programs: it owns sockets and a thread. Under it is [`peer::Peer`], the
 //! same without sockets, clock or randomness, for programs with an event loop of their own; and under that
-//! [`punch::Agent`], one negotiation of ICE (RFC 8445), for those who bring their own signalling. [`wire`] is the
-//! protocol as bytes. Everything from `peer` down is `no_std`. Beside the endpoint, [`legacy`] meets peers and servers of
-//! the package of 2015.
+//! [`punch::Agent`], one negotiation of ICE (RFC 8445). [`wire`] is the protocol as bytes. Everything from `peer` down is
+//! `no_std`. Programs with signalling of their own, and peers that are other agents of ICE, are served by [`Agent`]. Beside
+//! the endpoint, [`legacy`] meets peers and servers of the package of 2015.
 //!
 //! # Features
 //!
@@ -71,6 +71,9 @@ pub mod server;
 pub mod wire;
 
 #[cfg(feature = "std")]
-pub use endpoint::{Cancel, ConnectOptions, Connecting, Connection, Endpoint, EndpointBuilder, Listener, Stream, Wait};
+pub use endpoint::{
+    Agent, AgentOptions, Cancel, ConnectOptions, Connecting, Connection, Endpoint, EndpointBuilder, Listener, Stream,
+    Wait,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use rendezvous::keys::Secret;

@@ -18,6 +18,8 @@ UDP's; its `into_socket` gives a plain socket too. Without `servers` the server 
 
 With asyncio it is the same under `holepunch.aio`, awaited.
 
+Programs with signalling of their own, and peers that speak ICE but not holepunch: `agent` gives an `Agent`.
+
 Every wait takes a timeout in seconds, ends at once on Ctrl-C, and can be ended from another thread, by a `Cancel` or by
 `close()`. Every error is a `HolepunchError`; see `holepunch.errors`. Log records go to the logger "holepunch", which
 prints nothing unless the program configures `logging`.
@@ -28,9 +30,9 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import errors
-from ._native import Cancel, Connection, Endpoint, Listener, Path, Stream, __version__
+from ._native import Agent, Cancel, Connection, Endpoint, Listener, Path, Stream, __version__
 from .address import Address
-from .endpoint import connect, connect_datagram, listen, listen_datagram
+from .endpoint import agent, connect, connect_datagram, listen, listen_datagram
 from .errors import *
 
 if _TYPE_CHECKING:
@@ -38,6 +40,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "Address",
+    "Agent",
     "Cancel",
     "Connection",
     "Endpoint",
@@ -45,6 +48,7 @@ __all__ = [
     "Path",
     "Stream",
     "__version__",
+    "agent",
     "aio",
     "connect",
     "connect_datagram",

@@ -6,10 +6,10 @@ The endpoint lives as long as what it made. Programs that listen and connect, or
 
 from typing import Optional
 
-from ._native import Cancel, Connection, Endpoint, Listener, Stream
-from .arguments import Bind, Family, Secret, Servers
+from ._native import Agent, Cancel, Connection, Endpoint, Listener, Stream
+from .arguments import Bind, Family, Role, Secret, Servers
 
-__all__ = ["connect", "connect_datagram", "listen", "listen_datagram"]
+__all__ = ["agent", "connect", "connect_datagram", "listen", "listen_datagram"]
 
 
 def listen(
@@ -75,3 +75,17 @@ def connect_datagram(
     """As `connect`, but for datagrams."""
     endpoint = Endpoint(servers, bind=bind, family=family, secret=secret)
     return endpoint.connect_datagram(target, wait=wait, timeout=timeout, cancel=cancel)
+
+
+def agent(
+    role: Role,
+    *,
+    stun_servers: Optional[Servers] = None,
+    bind: Optional[Bind] = None,
+    family: Optional[Family] = None,
+    timeout: Optional[float] = 30.0,
+    cancel: Optional[Cancel] = None,
+) -> Agent:
+    """Begins a negotiation of ICE with signalling of the program's own; arguments as of `Endpoint` and `Endpoint.agent`."""
+    endpoint = Endpoint(bind=bind, family=family)
+    return endpoint.agent(role, stun_servers=stun_servers, timeout=timeout, cancel=cancel)

@@ -322,6 +322,8 @@ fn hear(event: &PeerEvent, name: Option<&str>, report: &Report, watch: &Watch, s
         }
         PeerEvent::Registered { .. }
         | PeerEvent::Introduced { .. }
+        | PeerEvent::LocalCandidate { .. }
+        | PeerEvent::Gathered { .. }
         | PeerEvent::LegacyIntroduced { .. }
         | PeerEvent::Failed { .. }
         | PeerEvent::ListenFailed { .. }

@@ -8,6 +8,7 @@
 //! In a forked child every handle of the parent answers [`ErrorKind::Forked`](crate::ErrorKind::Forked), and dropping
 //! it does nothing to the parent's connections.
 
+mod agent;
 mod builder;
 mod connection;
 pub(crate) mod environment;
@@ -23,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+pub use agent::{Agent, AgentOptions};
 pub use builder::EndpointBuilder;
 pub use connection::Connection;
 pub use listener::Listener;

@@ -77,6 +77,8 @@ pub(crate) struct Core {
     interfaces: Option<Vec<IpAddr>>,
     interfaces_due: Instant,
     pub(crate) listeners: BTreeMap<ListenerId, Listening>,
+    /// Our candidates of sessions whose signalling is the program's own.
+    pub(crate) negotiations: BTreeMap<SessionId, Negotiating>,
     /// What became of the connects that calls wait for.
     pub(crate) connects: BTreeMap<SessionId, Option<Result<Channel>>>,
     /// Sockets of connections that are the program's own now, until the calls that asked for them look.
@@ -164,6 +166,15 @@ pub(crate) struct Listening {
     pub(super) legacy: VecDeque<SocketAddr>,
 }
 
+/// A session whose signalling is the program's own, as its calls see it.
+#[derive(Default)]
+pub(crate) struct Negotiating {
+    /// Our candidates that the program has not taken yet, as lines.
+    pub(super) candidates: VecDeque<String>,
+    /// There will be no more.
+    pub(super) is_gathered: bool,
+}
+
 impl Core {
     pub(crate) fn new(config: PeerConfig, seed: [u8; 32], registry: Registry, wanted: Wanted) -> Self {
         let clock = Clock::start();
@@ -191,6 +202,7 @@ impl Core {
             interfaces: None,
             interfaces_due: clock.now(),
             listeners: BTreeMap::new(),
+            negotiations: BTreeMap::new(),
             connects: BTreeMap::new(),
             bare: BTreeMap::new(),
             notices: VecDeque::new(),
@@ -312,7 +324,7 @@ impl Core {
 
     /// Announces the end of the program's data.
     pub(crate) fn end(&mut self, link: &Link) {
-        if link.is_peer_bare() {
+        if link.is_peer_bare() || link.path.signalled {
             return;
         }
         link.set_ended();
@@ -395,7 +407,7 @@ impl Core {
     }
 
     /// Tells the peer this host's addresses where they have changed.
-    fn look_at_interfaces(&mut self) {
+    pub(super) fn look_at_interfaces(&mut self) {
         self.interfaces_due = self.clock.now() + INTERFACES;
         match super::interfaces::list() {
             Ok(addresses) if self.interfaces.as_ref() != Some(&addresses) => {

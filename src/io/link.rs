@@ -363,6 +363,11 @@ impl Link {
         if flags & flag::CLOSED == 0 && flags & (flag::END_ACKNOWLEDGED | flag::OVER) != 0 {
             return Some(Ok(()));
         }
+        if self.path.signalled {
+            let text = format!("the peer at {} may be any agent of ICE, and hears of no end", self.path.remote);
+            let hint = "say the end in the application's own data";
+            return Some(Err(self.over().unwrap_or_else(|| Error::new(ErrorKind::Unsupported, text).with_hint(hint))));
+        }
         if flags & flag::PEER_BARE != 0 {
             let text = format!("the peer at {} has taken its socket for itself, and hears of no end", self.remote());
             let hint = "say the end in the application's own data";

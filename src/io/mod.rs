@@ -25,6 +25,7 @@ mod identity;
 mod inputs;
 mod interfaces;
 mod link;
+mod negotiations;
 mod outputs;
 mod peek;
 mod random;

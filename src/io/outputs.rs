@@ -163,6 +163,16 @@ impl Core {
                 }
             }
             PeerEvent::Introduced { .. } => {}
+            PeerEvent::LocalCandidate { session, candidate } => {
+                if let Some(negotiation) = self.negotiations.get_mut(session) {
+                    negotiation.candidates.push_back(candidate.to_string());
+                }
+            }
+            PeerEvent::Gathered { session } => {
+                if let Some(negotiation) = self.negotiations.get_mut(session) {
+                    negotiation.is_gathered = true;
+                }
+            }
             PeerEvent::LegacyIntroduced { session, listener: None, peer } => {
                 self.early.remove(session);
                 if let Some(outcome) = self.connects.get_mut(session) {

@@ -45,6 +45,11 @@ pub(crate) struct ServerName {
 impl ServerName {
     /// Parses `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 literal.
     pub(crate) fn parse(text: &str) -> Result<Self> {
+        Self::parse_or(text, DEFAULT_SERVER_PORT)
+    }
+
+    /// The same with another port where none is given.
+    pub(crate) fn parse_or(text: &str, default_port: u16) -> Result<Self> {
         let wrong = || {
             Error::new(ErrorKind::InvalidArgument, format!("{text:?} is no server's name"))
                 .with_hint("write host, host:port, [IPv6] or [IPv6]:port")
@@ -71,7 +76,7 @@ impl ServerName {
         let port = match port {
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().map_err(|_| wrong())?,
             Some(_) => return Err(wrong()),
-            None => DEFAULT_SERVER_PORT,
+            None => default_port,
         };
         let has_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '[' | ']' | ',');
         if host.is_empty() || port == 0 || host.contains(has_odd) {

@@ -33,6 +33,7 @@ fn link(may_be_data: bool) -> (Link, UdpSocket) {
         strategy: Strategy::UdpSimultaneous,
         role: Role::Controlling,
         rtt: Duration::ZERO,
+        signalled: false,
         since_introduction: Duration::ZERO,
         packets_sent: 0,
         sockets: 1,

@@ -15,7 +15,10 @@ use crate::{
     machine::{SocketId, StreamId},
     punch::{CandidateKind, Role},
     rendezvous::keys::Secret,
-    wire::stun::{Name, SessionId, Transports},
+    wire::{
+        sdp,
+        stun::{Name, SessionId, Transports},
+    },
 };
 
 /// A listener of a [`Peer`](super::Peer).
@@ -160,6 +163,22 @@ pub struct ConnectRequest {
     pub legacy: bool,
 }
 
+/// A session whose signalling the program does itself.
+#[derive(Clone, Debug)]
+pub struct NegotiateRequest {
+    /// Which side makes the choice; it must be the opposite of the peer's, and a conflict resolves itself
+    /// (RFC 8445 section 7.3.1.1).
+    pub role: Role,
+    /// STUN servers to ask for our mapped addresses; may be none.
+    pub stun_servers: Vec<ServerAddress>,
+    /// The local addresses to bind, at most one of each family; port 0 leaves the choice to the system.
+    pub bind: Vec<SocketAddr>,
+    /// How long the two may take from the moment on that the peer's credentials are known.
+    pub timeout: Duration,
+    /// Where `bind` leaves the port open this one is used if it is free.
+    pub prefer_port: Option<u16>,
+}
+
 /// How the path of a connection was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -199,6 +218,9 @@ pub struct Path {
     pub role: Role,
     /// The round-trip time of the check that was answered, or of the connect.
     pub rtt: Duration,
+    /// Whether the program did the signalling itself ([`Peer::negotiate`](super::Peer::negotiate)): then the peer may be
+    /// any agent of ICE, and hears of no end.
+    pub signalled: bool,
     /// From the introduction, as this side learned of it, to the connection.
     pub since_introduction: Duration,
     /// Datagrams that this side sent to the peer until then, or connects that it attempted.
@@ -278,6 +300,18 @@ pub enum PeerEvent {
         listener: Option<ListenerId>,
         /// Where the peer is.
         peer: SocketAddr,
+    },
+    /// A session whose signalling is the program's own has one more candidate for the peer.
+    LocalCandidate {
+        /// The session.
+        session: SessionId,
+        /// Its line.
+        candidate: sdp::Candidate,
+    },
+    /// These were all its candidates.
+    Gathered {
+        /// The session.
+        session: SessionId,
     },
     /// A path was found; data may be sent and received.
     Connected {

@@ -24,7 +24,7 @@ use core::time::Duration;
 use super::{
     PeerEvent,
     farewell::FROM_CONNECTOR,
-    session::{Context, Phase, Session},
+    session::{Context, Introduction, Phase, Session},
 };
 use crate::{
     Error, ErrorKind,
@@ -140,6 +140,11 @@ impl Session {
             return Err(Error::new(ErrorKind::Closed, what));
         };
         introduction.negotiation.end_consent();
+        if introduction.kin.is_none() {
+            // An agent that the program has told us of knows nothing of this.
+            self.become_bare(cx);
+            return Ok(());
+        }
         let rtt = introduction.negotiation.rtt().unwrap_or_default();
         self.bare.begin(cx.now, rtt, cx.random);
         self.handle_timeout(cx);
@@ -153,7 +158,7 @@ impl Session {
             return;
         }
         let connector = self.is_connector();
-        let Some(introduction) = &mut self.introduction else { return };
+        let Some(Introduction { kin: Some(kin), negotiation, .. }) = &mut self.introduction else { return };
         if message.class() == Class::Success {
             return self.bare.acknowledge(cx.now, message.transaction_id());
         }
@@ -162,11 +167,11 @@ impl Session {
         if !self.bare.hear(cx.now, id) {
             return;
         }
-        let payload = build(Class::Success, id, self.id, connector, &introduction.control);
+        let payload = build(Class::Success, id, self.id, connector, &kin.control);
         let source = Some(at.local.ip()).filter(|ip| !ip.is_unspecified());
         cx.transmit(Transmit { socket: at.socket, source, destination: at.remote, payload });
         if !was_bare {
-            introduction.negotiation.fall_silent();
+            negotiation.fall_silent();
             self.farewell.abandon();
             cx.event(PeerEvent::PeerBare { session: self.id });
         }
@@ -177,20 +182,26 @@ impl Session {
             return;
         }
         let connector = self.is_connector();
-        let (Some(introduction), Some(pair)) = (&mut self.introduction, self.path) else { return };
+        let (Some(Introduction { kin: Some(kin), .. }), Some(pair)) = (&mut self.introduction, self.path) else {
+            return;
+        };
         match self.bare.poll(cx.now) {
             Step::Wait => {}
             Step::Send(id) => {
-                let payload = build(Class::Request, id, self.id, connector, &introduction.control);
+                let payload = build(Class::Request, id, self.id, connector, &kin.control);
                 let source = Some(pair.local).filter(|ip| !ip.is_unspecified());
                 cx.transmit(Transmit { socket: pair.socket, source, destination: pair.remote, payload });
             }
-            Step::Done => {
-                introduction.negotiation.fall_silent();
-                self.phase = Phase::Bare(cx.now);
-                cx.event(PeerEvent::Bare { session: self.id });
-            }
+            Step::Done => self.become_bare(cx),
         }
+    }
+
+    fn become_bare(&mut self, cx: &mut Context<'_>) {
+        if let Some(introduction) = &mut self.introduction {
+            introduction.negotiation.fall_silent();
+        }
+        self.phase = Phase::Bare(cx.now);
+        cx.event(PeerEvent::Bare { session: self.id });
     }
 }
 

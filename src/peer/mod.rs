@@ -74,6 +74,7 @@ mod listener;
 mod negotiation;
 mod owned;
 mod session;
+mod signalling;
 mod sockets;
 mod timers;
 mod trickle;
@@ -441,6 +442,9 @@ impl Peer {
         }
         let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
         self.with_session(now, id, |session, cx| {
+            if session.signalled.is_some() {
+                return session.begin_signalling(cx, &bound, &candidates);
+            }
             let candidates = session.gathering.as_ref().map_or(candidates, |gathering| gathering.candidates(cx));
             if let Some(connecting) = &mut session.connecting {
                 connecting.lookup.start(cx.now, cx.config.server_stagger, &bound, candidates);
@@ -468,15 +472,21 @@ impl Peer {
                 continue;
             }
             let candidates = self.sockets.host_candidates(&sockets, self.config.private_candidates);
-            self.with_session(now, id, |session, cx| session.tell_candidates(cx, &candidates));
+            self.with_session(now, id, |session, cx| match session.signalled {
+                Some(_) => session.tell_new_hosts(cx, &candidates),
+                None => session.tell_candidates(cx, &candidates),
+            });
         }
     }
 
     fn handle_datagram(&mut self, now: Instant, at: Arrival, bytes: &[u8]) -> Disposition<SessionId> {
         // Every message of ours, and every check of ICE, has a fingerprint; what has none is data.
         let is_message = Datagram::classify(bytes) == Datagram::Stun
-            && is_stun_with_fingerprint(bytes)
-            && Message::parse(bytes).is_ok_and(|message| self.handle_message(now, at, &message));
+            && Message::parse(bytes).is_ok_and(|message| match is_stun_with_fingerprint(bytes) {
+                true => self.handle_message(now, at, &message),
+                // Nor have the answers of many STUN servers.
+                false => self.handle_plain_answer(now, at, &message),
+            });
         if is_message {
             return Disposition::Consumed;
         }
@@ -670,12 +680,18 @@ impl fmt::Debug for Peer {
 
 /// Checks what every request has: servers to ask, and local addresses, at most one of each family.
 fn check_addresses(servers: &[ServerAddress], bind: &[SocketAddr]) -> Result<()> {
+    if servers.is_empty() {
+        let error = Error::new(ErrorKind::InvalidArgument, "there is no server to ask");
+        return Err(error.with_hint("name at least one server"));
+    }
+    check_bind(bind)
+}
+
+/// Checks local addresses: at most one of each family.
+fn check_bind(bind: &[SocketAddr]) -> Result<()> {
     let wrong = |message: &'static str, hint: &'static str| {
         Err(Error::new(ErrorKind::InvalidArgument, message).with_hint(hint))
     };
-    if servers.is_empty() {
-        return wrong("there is no server to ask", "name at least one server");
-    }
     let count = |ipv6: bool| bind.iter().filter(|address| address.is_ipv6() == ipv6).count();
     if bind.is_empty() || count(true) > 1 || count(false) > 1 {
         return wrong("the local addresses cannot be used", "name one or two, at most one of each family");

@@ -5,7 +5,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use super::session::Context;
 use crate::{
-    config::PeerConfig,
+    config::{Checks, PeerConfig},
     machine::{BoundSocket, Instant, NextWake, Output, SocketId},
     punch::{
         Agent, AgentEvent, Arrival, Candidate, CandidateKind, Provenance, Role, SelectedPair, SelectedStream,
@@ -34,6 +34,7 @@ pub(super) enum Outcome {
 impl Negotiation {
     pub(super) fn datagrams(
         cx: &mut Context<'_>,
+        checks: Checks,
         role: Role,
         local: Credentials,
         remote: Credentials,
@@ -41,7 +42,7 @@ impl Negotiation {
         sockets: &[BoundSocket],
     ) -> Self {
         let seed = cx.random.bytes();
-        let agent = Agent::new(cx.config.checks, cx.config.consent, role, local, remote, seed);
+        let agent = Agent::new(checks, cx.config.consent, role, local, remote, seed);
         let mut agent = agent.with_tag(tag);
         for socket in sockets {
             agent.add_socket(cx.now, socket.id, socket.local);
@@ -86,6 +87,13 @@ impl Negotiation {
         match self {
             Self::Datagrams { agent, .. } => agent.add_remote(now, candidate),
             Self::Stream(agent) => agent.add_remote(now, candidate),
+        }
+    }
+
+    /// Adds a candidate that the program has told us of, which it vouches for.
+    pub(super) fn add_told(&mut self, now: Instant, candidate: Candidate) {
+        if let Self::Datagrams { agent, .. } = self {
+            agent.add_remote(now, candidate);
         }
     }
 

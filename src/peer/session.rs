@@ -6,15 +6,18 @@
 //! agreed upon by a [`Farewell`], or its socket becomes the application's own ([`Bare`]); a session that is over stays a few seconds more, silent but for repeating its
 //! acknowledgement to a peer that missed it.
 
+mod signalled;
 mod tcp;
 
-use alloc::{collections::VecDeque, format, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, format, vec::Vec};
 use core::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use zeroize::Zeroizing;
+
+pub(super) use self::signalled::Signalled;
 
 use super::{
     Carrier, CloseReason, ListenerId, Path, PeerEvent, Strategy,
@@ -122,6 +125,8 @@ pub(super) enum Phase {
     Binding,
     /// The servers are asked for the listener.
     Looking,
+    /// The program has not told the peer's credentials yet.
+    Signalling,
     /// Checks are sent.
     Punching,
     /// A path is selected.
@@ -138,9 +143,17 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Introduction {
     pub(super) negotiation: Negotiation,
-    pub(super) control: Zeroizing<[u8; 32]>,
+    /// What only peers of this library have in common, whom a server introduced; `None` of an agent that the program
+    /// has told us of.
+    pub(super) kin: Option<Kin>,
     at: Instant,
     deadline: Instant,
+}
+
+/// What two peers of this library say to each other beside checks.
+#[derive(Debug)]
+pub(super) struct Kin {
+    pub(super) control: Zeroizing<[u8; 32]>,
     trickle: Trickle,
 }
 
@@ -183,6 +196,8 @@ pub(super) struct Session {
     pub(super) gathering: Option<Gathering>,
     /// What was accepted at them before the introduction.
     early: Early,
+    /// What the program brings across itself.
+    pub(super) signalled: Option<Box<Signalled>>,
 }
 
 impl Session {
@@ -207,6 +222,7 @@ impl Session {
             bare: Bare::default(),
             gathering: None,
             early: Early::default(),
+            signalled: None,
         }
     }
 
@@ -214,9 +230,18 @@ impl Session {
         self.listener.is_none()
     }
 
+    /// Whether the peer is one of this library, introduced by a server.
+    pub(super) const fn is_of_kin(&self) -> bool {
+        self.signalled.is_none()
+    }
+
     /// The username fragment that the peer's checks name us by.
     pub(super) fn local_ufrag(&self) -> Option<&str> {
-        self.introduction.as_ref().map(|introduction| introduction.negotiation.local_ufrag())
+        match (&self.introduction, &self.signalled) {
+            (Some(introduction), _) => Some(introduction.negotiation.local_ufrag()),
+            (None, Some(signalled)) => Some(&signalled.local.ufrag),
+            (None, None) => None,
+        }
     }
 
     /// Whether data of the peer is of any use (still).
@@ -312,7 +337,7 @@ impl Session {
             (Role::Controlled, keys.listener, keys.connector)
         };
         let mut negotiation = match &self.gathering {
-            None => Negotiation::datagrams(cx, role, local, remote, self.tag, sockets),
+            None => Negotiation::datagrams(cx, cx.config.checks, role, local, remote, self.tag, sockets),
             Some(_) => Negotiation::stream(cx, role, local, remote),
         };
         if let (Some(gathering), Some(agent)) = (&self.gathering, negotiation.as_stream()) {
@@ -335,8 +360,8 @@ impl Session {
         let peer = candidates.iter().map(|candidate| canonical(candidate.address)).collect();
         let until = cx.now + cx.config.trickle;
         let trickle = Trickle::new(self.id, self.is_connector(), relay, until, told);
-        self.introduction =
-            Some(Introduction { negotiation, control: keys.control, at: cx.now, deadline: cx.now + timeout, trickle });
+        let kin = Some(Kin { control: keys.control, trickle });
+        self.introduction = Some(Introduction { negotiation, kin, at: cx.now, deadline: cx.now + timeout });
         self.phase = Phase::Punching;
         cx.event(PeerEvent::Introduced { session: self.id, listener: self.listener, role, peer });
         self.handle_timeout(cx);
@@ -348,7 +373,9 @@ impl Session {
             return;
         }
         let Some(introduction) = &mut self.introduction else { return };
-        introduction.trickle.set_relay(relay);
+        if let Some(kin) = &mut introduction.kin {
+            kin.trickle.set_relay(relay);
+        }
         for candidate in candidates {
             introduction.negotiation.add_remote(cx.now, candidate, cx.config);
         }
@@ -358,8 +385,8 @@ impl Session {
     /// Further candidates of ours.
     pub(super) fn tell_candidates(&mut self, cx: &mut Context<'_>, candidates: &[WireCandidate]) {
         match (self.phase, &mut self.introduction, &mut self.connecting) {
-            (Phase::Punching, Some(introduction), _) => {
-                introduction.trickle.tell(cx.now, candidates, cx.random);
+            (Phase::Punching, Some(Introduction { kin: Some(kin), .. }), _) => {
+                kin.trickle.tell(cx.now, candidates, cx.random);
                 self.handle_timeout(cx);
             }
             (Phase::Looking, _, Some(connecting)) => connecting.lookup.set_candidates(candidates.to_vec()),
@@ -372,6 +399,9 @@ impl Session {
         if matches!(self.phase, Phase::Lingering(_) | Phase::Bare(_)) || self.bare.peer_is_bare() {
             // The peer has not heard of the end yet, or takes no answers any more; a check of its is no data all the same.
             return true;
+        }
+        if self.phase == Phase::Signalling {
+            return self.keep_early_check(at, message);
         }
         if !matches!(self.phase, Phase::Punching | Phase::Connected) {
             return false;
@@ -386,6 +416,9 @@ impl Session {
     /// Takes in an answer to a check whose transaction id begins with our tag; whether it was one.
     pub(super) fn handle_check_answer(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) -> bool {
         if matches!(self.phase, Phase::Bare(_)) || self.bare.peer_is_bare() {
+            return true;
+        }
+        if self.handle_stun_answer(cx, at, message) {
             return true;
         }
         let Some(introduction) = &mut self.introduction else { return false };
@@ -409,13 +442,15 @@ impl Session {
     pub(super) fn handle_control(&mut self, cx: &mut Context<'_>, at: Option<Arrival>, message: &Message<'_>) -> bool {
         let is_connector = self.is_connector();
         let Some(introduction) = &mut self.introduction else { return false };
-        if !is_from_peer(message, is_connector, &introduction.control) {
+        // To any other agent these messages mean nothing, and from it they are data.
+        let Some(kin) = &mut introduction.kin else { return false };
+        if !is_from_peer(message, is_connector, &kin.control) {
             // The session's number is known to the peer and the servers alone. A stream's checks may never come that
             // far, since without this message the peer does not know where to send them.
             let is_signed_otherwise = is_connector
                 && (message.method(), message.class()) == (Method::TRICKLE, Class::Request)
                 && !introduction.negotiation.heard_peer()
-                && message.verify_integrity_sha256(&*introduction.control) == Integrity::Invalid;
+                && message.verify_integrity_sha256(&*kin.control) == Integrity::Invalid;
             if is_signed_otherwise && self.phase == Phase::Punching {
                 let error = Error::new(ErrorKind::WrongSecret, "the listener has another secret");
                 self.fail(cx, error);
@@ -442,7 +477,7 @@ impl Session {
                 self.close_if_complete(cx);
             }
             (Method::TRICKLE, Class::Request) => {
-                let answer = introduction.trickle.acknowledge(message, &introduction.control);
+                let answer = kin.trickle.acknowledge(message, &kin.control);
                 if self.phase == Phase::Punching {
                     for mut candidate in message.candidates() {
                         // Whatever the peer calls it: no server has observed it.
@@ -455,7 +490,7 @@ impl Session {
                 cx.tell_servers([answer]);
             }
             (Method::TRICKLE, Class::Success) => {
-                let rtt = introduction.trickle.handle_success(cx.now, message.transaction_id());
+                let rtt = kin.trickle.handle_success(cx.now, message.transaction_id());
                 if let (Some(rtt), Some(agent)) = (rtt, introduction.negotiation.as_stream()) {
                     agent.set_peer_rtt(rtt);
                 }
@@ -467,13 +502,13 @@ impl Session {
     }
 
     fn handle_end(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) {
-        let Some(introduction) = &self.introduction else { return };
+        let Some(Introduction { kin: Some(kin), .. }) = &self.introduction else { return };
         if self.path.is_none() {
             // The peer was connected and has ended before our last check was answered; it will say so again.
             return;
         }
         let source = Some(at.local.ip()).filter(|ip| !ip.is_unspecified());
-        let payload = farewell::acknowledgement(message, self.id, self.is_connector(), &introduction.control);
+        let payload = farewell::acknowledgement(message, self.id, self.is_connector(), &kin.control);
         cx.transmit(Transmit { socket: at.socket, source, destination: at.remote, payload });
         let is_news = self.farewell.handle_request(message) && self.phase == Phase::Connected;
         if !is_news {
@@ -514,7 +549,7 @@ impl Session {
     /// Announces the end of our data, or (with `closes`) of everything.
     pub(super) fn end(&mut self, cx: &mut Context<'_>, closes: bool) {
         match self.phase {
-            Phase::Connected if self.bare.peer_is_bare() => {
+            Phase::Connected if self.bare.peer_is_bare() || !self.is_of_kin() => {
                 // There is nobody to be told.
                 if closes {
                     self.finish(cx, CloseReason::End);
@@ -527,8 +562,14 @@ impl Session {
                 self.farewell.begin(cx.now, closes, interval, cx.config, cx.random);
                 self.handle_timeout(cx);
             }
-            Phase::Binding | Phase::Looking | Phase::Punching if closes => self.phase = Phase::Gone,
-            Phase::Binding | Phase::Looking | Phase::Punching | Phase::Lingering(_) | Phase::Bare(_) | Phase::Gone => {}
+            Phase::Binding | Phase::Looking | Phase::Signalling | Phase::Punching if closes => self.phase = Phase::Gone,
+            Phase::Binding
+            | Phase::Looking
+            | Phase::Signalling
+            | Phase::Punching
+            | Phase::Lingering(_)
+            | Phase::Bare(_)
+            | Phase::Gone => {}
         }
     }
 
@@ -537,6 +578,10 @@ impl Session {
         if let Some(connecting) = &mut self.connecting {
             connecting.lookup.handle_send_failed(to, error);
         }
+        if let Some(signalled) = &mut self.signalled {
+            signalled.handle_send_failed(to);
+        }
+        self.run_gathering(cx);
         self.run_lookup(cx);
     }
 
@@ -549,12 +594,14 @@ impl Session {
             return;
         }
         self.run_lookup(cx);
+        self.run_gathering(cx);
         let Some(introduction) = &mut self.introduction else { return };
         if matches!(self.phase, Phase::Punching | Phase::Connected) {
             introduction.negotiation.handle_timeout(cx);
         }
         if self.phase == Phase::Punching
-            && let Some(message) = introduction.trickle.poll(cx.now, &introduction.control)
+            && let Some(kin) = &mut introduction.kin
+            && let Some(message) = kin.trickle.poll(cx.now, &kin.control)
         {
             cx.tell_servers([message]);
         }
@@ -593,8 +640,8 @@ impl Session {
         if self.phase != Phase::Connected {
             return;
         }
-        let (Some(introduction), Some(pair)) = (&self.introduction, self.path) else { return };
-        match self.farewell.poll(cx.now, self.id, self.is_connector(), &introduction.control) {
+        let (Some(Introduction { kin: Some(kin), .. }), Some(pair)) = (&self.introduction, self.path) else { return };
+        match self.farewell.poll(cx.now, self.id, self.is_connector(), &kin.control) {
             Ok(None) => {}
             Ok(Some(payload)) => {
                 let source = Some(pair.local).filter(|ip| !ip.is_unspecified());
@@ -622,7 +669,10 @@ impl Session {
         };
         Error::new(
             ErrorKind::Timeout,
-            format!("nothing was heard of the peer within {seconds} s after the introduction"),
+            format!(
+                "nothing was heard of the peer within {seconds} s after {}",
+                if self.is_of_kin() { "the introduction" } else { "its description came" }
+            ),
         )
         .with_hint(hint)
     }
@@ -640,7 +690,7 @@ impl Session {
                     cx.event(PeerEvent::Moved { session: self.id, remote: pair.remote });
                 }
                 Outcome::Stream(stream) => self.stream_connected(cx, stream),
-                Outcome::WrongSecret if self.is_connector() && self.phase == Phase::Punching => {
+                Outcome::WrongSecret if self.is_connector() && self.is_of_kin() && self.phase == Phase::Punching => {
                     let error = Error::new(ErrorKind::WrongSecret, "the listener has another secret");
                     self.fail(cx, error);
                 }
@@ -656,7 +706,6 @@ impl Session {
     }
 
     fn connected(&mut self, cx: &mut Context<'_>, pair: SelectedPair) {
-        let Some(introduction) = &self.introduction else { return };
         if self.phase != Phase::Punching {
             return;
         }
@@ -665,6 +714,8 @@ impl Session {
             connecting.uplinks.end(cx);
         }
         self.path = Some(pair);
+        self.end_gathering(cx);
+        let Some(introduction) = &self.introduction else { return };
         let bound = match &introduction.negotiation {
             Negotiation::Datagrams { sockets, .. } => sockets.iter().find(|socket| socket.id == pair.socket),
             Negotiation::Stream(_) => None,
@@ -714,6 +765,7 @@ impl Session {
             strategy,
             role: introduction.negotiation.role(),
             rtt,
+            signalled: introduction.kin.is_none(),
             since_introduction: cx.now.saturating_since(introduction.at),
             packets_sent: introduction.negotiation.packets_sent(),
             sockets: u32::try_from(self.sockets.len()).unwrap_or(u32::MAX),
@@ -733,10 +785,15 @@ impl Session {
             wake.merge(connecting.lookup.next_wake());
             wake.merge(connecting.uplinks.next_wake());
         }
+        if let Some(signalled) = &self.signalled {
+            wake.merge(signalled.next_wake());
+        }
         if let Some(introduction) = &self.introduction {
             wake.merge(introduction.negotiation.next_wake());
             if self.phase == Phase::Punching {
-                wake.merge(introduction.trickle.next_wake());
+                if let Some(kin) = &introduction.kin {
+                    wake.merge(kin.trickle.next_wake());
+                }
                 wake.at(Some(introduction.deadline), Timer::Deadline);
             }
             wake.merge(self.farewell.next_wake());

@@ -19,6 +19,9 @@
 //! is final, and both end on the same pair; only where the chosen pair stalls, and another is valid, is it made
 //! again. The side that is controlled selects the pair when it is valid and nominated.
 //!
+//! A relayed candidate of the peer is settled on only when nothing better has turned up for a while: the choice is
+//! final, and a direct path may need one more repetition of a check.
+//!
 //! The selected pair is kept alive and proven by consent checks (RFC 7675); everything else is forgotten. Where the
 //! peer's address changes under it, the pair follows (the page `moving.rs`).
 
@@ -51,6 +54,10 @@ const TRIGGER_SPACING: Duration = Duration::from_millis(10);
 
 /// Answers of the kind 401 to one peer at most; they are not authenticated, so a stranger could ask for them.
 const MAX_REFUSALS: u8 = 12;
+
+/// A relayed candidate works so much earlier than it is settled on: four of the first repetitions of a direct check, and two
+/// long round trips.
+const RELAYED_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Addresses that a peer may be heard at; more are not needed to end on one of them.
 const MAX_HEARD: usize = 32;
@@ -92,6 +99,9 @@ pub struct Agent {
     /// The pacing clock: a check may leave while this is less than a burst ahead of the time.
     paced_until: Instant,
     pub(super) selected: bool,
+    /// A relayed candidate works, and may be settled on from then on; or it may be already.
+    relayed_due: Option<Instant>,
+    relayed_allowed: bool,
     pub(super) consent: Option<ConsentClock>,
     /// Consent has expired: nothing is asked any more, whatever comes.
     expired: bool,
@@ -132,6 +142,8 @@ impl Agent {
             pairs: Vec::new(),
             paced_until: Instant::default(),
             selected: false,
+            relayed_due: None,
+            relayed_allowed: false,
             consent: None,
             expired: false,
             heard: Vec::new(),
@@ -280,6 +292,7 @@ impl Agent {
                 }
             }
         }
+        self.settle_on_relayed(now);
         self.renominate_if_stalled(now);
         self.look_elsewhere(now);
         for index in 0..if self.selected { 1 } else { self.pairs.len() } {
@@ -322,6 +335,9 @@ impl Agent {
         if !self.selected && self.role == Role::Controlling && has_other {
             let nominated = self.pairs.iter().find(|pair| pair.nominated && !pair.valid && !pair.may_check());
             wake.at(nominated.and_then(|pair| pair.last_sent).map(|sent| sent + STALLED), Timer::Check);
+        }
+        if !self.selected {
+            wake.at(self.relayed_due, Timer::Check);
         }
         if let Some(consent) = &self.consent {
             wake.merge(consent.next_wake());
@@ -447,7 +463,7 @@ impl Agent {
         }
         let first = self.pairs[index].hear(at.local.ip(), &self.config);
         if self.role == Role::Controlling {
-            self.nominate(index);
+            self.nominate(now, index);
         }
         let pair = &self.pairs[index];
         let spaced = pair.last_sent.is_none_or(|sent| now >= sent + TRIGGER_SPACING);
@@ -544,7 +560,7 @@ impl Agent {
         pair.hear(at.local.ip(), &self.config);
         pair.valid = true;
         pair.acknowledged |= check.nominating;
-        let chosen_now = self.role == Role::Controlling && self.nominate(index);
+        let chosen_now = self.role == Role::Controlling && self.nominate(now, index);
         if let Some(consent) = &mut self.consent
             && self.selected
         {
@@ -569,15 +585,41 @@ impl Agent {
     }
 
     /// Makes the choice, where it is not made yet; whether it was made now.
-    fn nominate(&mut self, index: usize) -> bool {
-        let open = !self.pairs.iter().any(|pair| pair.nominated);
+    fn nominate(&mut self, now: Instant, index: usize) -> bool {
+        let open = !self.pairs.iter().any(|pair| pair.nominated) && self.may_settle_on(now, index);
         self.pairs[index].nominated |= open;
         open
     }
 
+    /// Whether a pair may be chosen, or the peer's choice of it be followed, already.
+    fn may_settle_on(&mut self, now: Instant, index: usize) -> bool {
+        if self.pairs[index].kind != CandidateKind::Relayed || self.relayed_allowed || self.selected {
+            return true;
+        }
+        self.relayed_due.get_or_insert(now + RELAYED_PATIENCE);
+        false
+    }
+
+    /// Nothing better than a relayed candidate has turned up.
+    fn settle_on_relayed(&mut self, now: Instant) {
+        if self.selected || self.relayed_due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.relayed_due = None;
+        self.relayed_allowed = true;
+        let works = |pair: &Pair| if self.role == Role::Controlled { pair.nominated && pair.valid } else { pair.valid };
+        let index = self.pairs.iter().position(works);
+        let heard = || self.pairs.iter().position(|pair| self.role == Role::Controlling && pair.heard);
+        let Some(index) = index.or_else(heard) else { return };
+        if self.role == Role::Controlling && self.nominate(now, index) {
+            self.send_check(now, index);
+        }
+        self.select_if_settled(now, index);
+    }
+
     fn select_if_settled(&mut self, now: Instant, index: usize) {
         let pair = &self.pairs[index];
-        if self.selected || !pair.valid || !pair.nominated {
+        if self.selected || !pair.valid || !pair.nominated || !self.may_settle_on(now, index) {
             return;
         }
         self.selected = true;

@@ -74,10 +74,15 @@ fn count(all: &[(u64, SocketAddr)], to: &str) -> usize {
 
 /// A check by side 1.
 fn check(nominating: bool) -> Vec<u8> {
+    check_as(AttributeType::ICE_CONTROLLED, nominating)
+}
+
+/// The same in a role.
+fn check_as(role: AttributeType, nominating: bool) -> Vec<u8> {
     let builder = Builder::new(Class::Request, Method::BINDING, TransactionId([9; 12]))
         .string(AttributeType::USERNAME, "ufrag-0:ufrag-1")
         .u32(AttributeType::PRIORITY, 1234)
-        .u64(AttributeType::ICE_CONTROLLED, 7);
+        .u64(role, 7);
     let builder = if nominating { builder.flag(AttributeType::USE_CANDIDATE) } else { builder };
     builder.integrity(PASSWORDS[0].as_bytes()).fingerprint().finish()
 }
@@ -257,6 +262,45 @@ fn a_choice_that_works_in_one_direction_only_gives_way_to_a_pair_that_works() {
     assert!((400..700).contains(&millis(now)), "{} ms", millis(now));
     arrive(&mut agent, now, other, &answer(&renominated, None));
     assert!(core::iter::from_fn(|| agent.poll_event()).any(|event| matches!(event, AgentEvent::Selected(_))));
+}
+
+/// A relayed candidate and a direct one, of which the relayed one works first.
+#[test]
+fn a_relayed_candidate_is_settled_on_when_nothing_else_works() {
+    let remotes =
+        [(ADDRESSES[1], CandidateKind::ServerReflexive, OBSERVED), ("192.0.2.9:9", CandidateKind::Relayed, OBSERVED)];
+    for role in [Role::Controlling, Role::Controlled] {
+        for direct_works in [false, true] {
+            let mut agent = alone(role, &remotes);
+            let mut now = ms(0);
+            let mut selected = None;
+            while selected.is_none() && now < ms(2_000) {
+                agent.handle_timeout(now);
+                for transmit in sent(&mut agent) {
+                    let is_relayed = transmit.destination == address("192.0.2.9:9");
+                    let works = is_relayed || direct_works && now >= ms(100);
+                    if class(&transmit) == Class::Request && works {
+                        let from = format!("{}", transmit.destination);
+                        if role == Role::Controlled {
+                            arrive(&mut agent, now, &from, &check_as(AttributeType::ICE_CONTROLLING, true));
+                        }
+                        arrive(&mut agent, now, &from, &answer(&transmit, None));
+                    }
+                }
+                if let Some(AgentEvent::Selected(pair)) = agent.poll_event() {
+                    selected = Some((millis(now), pair.kind));
+                }
+                now = agent.next_timeout().map_or(ms(2_000), |next| next.max(now));
+            }
+            let (time, kind) = selected.expect("one of them works");
+            if direct_works {
+                assert_eq!(kind, CandidateKind::ServerReflexive, "{role:?}");
+                assert!((100..300).contains(&time), "{role:?} {time}");
+            } else {
+                assert_eq!((time, kind), (300, CandidateKind::Relayed), "{role:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -8,4 +8,5 @@
 
 pub mod compat;
 pub mod demux;
+pub mod sdp;
 pub mod stun;

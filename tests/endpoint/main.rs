@@ -1,5 +1,6 @@
 //! The blocking endpoint over real sockets on loopback, with the sans-IO server in a thread.
 
+mod agent;
 mod bare;
 mod blocked;
 mod greeter;

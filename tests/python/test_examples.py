@@ -52,6 +52,25 @@ def test_async_echo(server: str, name: str) -> None:
     assert (listener.returncode, said) == (130, ""), said
 
 
+def test_agents() -> None:
+    programs = []
+    for role in ("controlling", "controlled"):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        arguments = command("agent", role, f"I am {role}")
+        programs.append(subprocess.Popen(arguments, env=environment(""), **pipes))  # type: ignore[call-overload]
+    for one, other in (programs, programs[::-1]):
+        line = ""
+        while "end-of-candidates" not in line:
+            line = one.stdout.readline()
+            assert line, one.stderr.read()
+            other.stdin.write(line)
+        other.stdin.flush()
+    for program, heard in zip(programs, ("I am controlled\n", "I am controlling\n")):
+        output, said = program.communicate(timeout=30)
+        assert (program.returncode, output) == (0, heard), said
+        assert CONNECTED.match(said)
+
+
 @pytest.mark.parametrize("program", ["listener", "connector"])
 def test_wrong_server(program: str, name: str) -> None:
     done = subprocess.run(

@@ -9,6 +9,7 @@ mod misery;
 mod moving;
 mod networks;
 mod rendezvous;
+mod signalled;
 mod streams;
 mod timing;
 mod topology;

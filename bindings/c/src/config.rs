@@ -172,7 +172,10 @@ unsafe fn apply(config: &holepunch_config_t, mut builder: EndpointBuilder, log: 
 }
 
 /// Reads a list of strings.
-unsafe fn texts<'a>(list: *const *const c_char, length: usize, name: &str) -> Result<Vec<&'a str>> {
+///
+/// # Safety
+/// `list` is NULL or has `length` entries, each NUL-terminated, that do not change while the result is used.
+pub(crate) unsafe fn texts<'a>(list: *const *const c_char, length: usize, name: &str) -> Result<Vec<&'a str>> {
     // SAFETY: the caller's promise about the list is the one asked for.
     let list = unsafe { bytes(list, length, LIST_LIMIT, name) }?.unwrap_or_default();
     // SAFETY: the same for each of its texts.

@@ -30,6 +30,12 @@ pub struct holepunch_endpoint_t {
     poison: Poison,
 }
 
+impl holepunch_endpoint_t {
+    pub(crate) const fn inner(&self) -> &Endpoint {
+        &self.inner
+    }
+}
+
 impl Handle for holepunch_endpoint_t {
     const NAME: &'static str = "endpoint";
 

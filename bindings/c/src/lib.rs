@@ -9,6 +9,7 @@
 #![allow(non_camel_case_types, reason = "the names are those of C")]
 #![allow(clippy::missing_safety_doc, reason = "the header says once what all pointers must be")]
 
+pub mod agent;
 pub mod cancel;
 pub mod config;
 pub mod connection;

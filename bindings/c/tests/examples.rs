@@ -3,8 +3,9 @@
 mod support;
 
 use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::OnceLock,
 };
 
@@ -18,15 +19,25 @@ struct Examples {
 struct Pair {
     listener: PathBuf,
     connector: PathBuf,
+    agent: PathBuf,
 }
 
 fn examples() -> &'static Examples {
     static EXAMPLES: OnceLock<Examples> = OnceLock::new();
     EXAMPLES.get_or_init(|| {
-        let rust = cargo_build(&["--example", "listener", "--example", "connector"]).join("examples");
+        let rust =
+            cargo_build(&["--example", "listener", "--example", "connector", "--example", "agent"]).join("examples");
         Examples {
-            c: Pair { listener: compile("examples/c/listener.c"), connector: compile("examples/c/connector.c") },
-            rust: Pair { listener: rust.join("listener"), connector: rust.join("connector") },
+            c: Pair {
+                listener: compile("examples/c/listener.c"),
+                connector: compile("examples/c/connector.c"),
+                agent: compile("examples/c/agent.c"),
+            },
+            rust: Pair {
+                listener: rust.join("listener"),
+                connector: rust.join("connector"),
+                agent: rust.join("agent"),
+            },
         }
     })
 }
@@ -101,6 +112,45 @@ fn rust_listener_and_c_connector() {
 #[test]
 fn rust_listener_and_rust_connector() {
     talk(&examples().rust.listener, &examples().rust.connector);
+}
+
+/// Each is told what the other prints; loopback serves, since both are told to bind to it.
+fn negotiate(controlling: &Path, controlled: &Path) {
+    let start = |path: &Path, role: &str, message: &str| {
+        let mut command = support::program(path);
+        command.args([role, message]).env("HOLEPUNCH_BIND", "127.0.0.1").stdin(Stdio::piped());
+        let mut child = command.spawn().expect("the agent starts");
+        let (input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        (child, input, BufReader::new(output))
+    };
+    let (one, mut to_one, mut from_one) = start(controlling, "controlling", "one");
+    let (two, mut to_two, mut from_two) = start(controlled, "controlled", "two");
+    let tell = |from: &mut BufReader<ChildStdout>, to: &mut ChildStdin| {
+        let mut line = String::new();
+        while !line.contains("end-of-candidates") {
+            line.clear();
+            assert_ne!(from.read_line(&mut line).expect("they write UTF-8"), 0, "it ends before its candidates do");
+            to.write_all(line.as_bytes()).expect("the other reads");
+        }
+    };
+    tell(&mut from_one, &mut to_two);
+    tell(&mut from_two, &mut to_one);
+    for (child, mut output, expected) in [(one, from_one, "two\n"), (two, from_two, "one\n")] {
+        let mut said = String::new();
+        output.read_to_string(&mut said).expect("they write UTF-8");
+        assert_success(&child.wait_with_output().expect("the agent can be waited for"));
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn c_agent_and_rust_agent() {
+    negotiate(&examples().c.agent, &examples().rust.agent);
+}
+
+#[test]
+fn rust_agent_and_c_agent() {
+    negotiate(&examples().rust.agent, &examples().c.agent);
 }
 
 #[test]

@@ -5,8 +5,19 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, sync::Once
 use holepunch_core::{ConnectOptions, ErrorKind, config};
 
 /// The files that export something, in the order in which the header tells of them.
-const SOURCES: [&str; 10] =
-    ["version", "status", "error", "config", "options", "cancel", "endpoint", "listener", "stream", "connection"];
+const SOURCES: [&str; 11] = [
+    "version",
+    "status",
+    "error",
+    "config",
+    "options",
+    "cancel",
+    "endpoint",
+    "listener",
+    "stream",
+    "connection",
+    "agent",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")

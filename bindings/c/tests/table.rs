@@ -54,6 +54,8 @@ fn values(prototype: &Prototype, parameter: &str) -> String {
     let plain = parameter.replace("struct holepunch_", "").replace("holepunch_", "");
     let name = match plain.as_str() {
         "const char *" => "text",
+        "char *" => "text_buffer",
+        "const char **" => "out_text",
         "const uint8_t *" => "bytes",
         "uint8_t *" => "buffer",
         "size_t" => "size",

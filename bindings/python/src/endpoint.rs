@@ -9,6 +9,7 @@ use holepunch::{ConnectOptions, Error, ErrorKind, Secret};
 use pyo3::{prelude::*, types::PyString};
 
 use crate::{
+    agent::{self, Agent},
     arguments::{self, Bytes},
     connection::Connection,
     failure::{Result, closed},
@@ -193,6 +194,34 @@ impl Endpoint {
         let call =
             move |endpoint: &holepunch::Endpoint, options: &ConnectOptions| endpoint.connect_datagram(&target, options);
         Ok(Connection::new(self.reach(py, [wait, timeout], cancel, call)?))
+    }
+
+    /// Begins a negotiation of ICE with signalling of the program's own.
+    ///
+    /// `role` is "controlling" or "controlled", the opposite of the peer's; `stun_servers` one server `host[:port]` or
+    /// several (port 3478 unless told), asked for our mapped addresses; the two have `timeout` seconds from the moment
+    /// on that the peer's credentials are known. Waits only to look up names, at most 10 seconds.
+    #[pyo3(
+        signature = (role, *, stun_servers=None, timeout=Some(30.0), cancel=None),
+        text_signature = "($self, role, *, stun_servers=None, timeout=30.0, cancel=None)"
+    )]
+    fn agent(
+        &self,
+        py: Python<'_>,
+        role: &str,
+        stun_servers: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Agent> {
+        let endpoint = self.get()?;
+        let role = agent::role(role)?;
+        let servers = stun_servers.map(arguments::servers).transpose()?.unwrap_or_default();
+        let options = agent::options(servers, timeout)?;
+        let agent = wait::once(py, Timeout(None), cancel, move |cancel, _| match cancel {
+            Some(cancel) => endpoint.agent(role, &options.cancel(cancel)),
+            None => endpoint.agent(role, &options),
+        })?;
+        Ok(Agent::new(agent))
     }
 
     /// Starts to connect. Waits only to look up names, and then `cancel` ends the wait.

@@ -4,6 +4,7 @@
 //! Python's, releases the interpreter's lock in every wait, and runs pending signal handlers while waiting, so that
 //! Ctrl-C works. Nothing of the core's calls into Python except the thread of `log`.
 
+mod agent;
 mod arguments;
 mod buffer;
 #[cfg(feature = "cli")]
@@ -29,6 +30,8 @@ use pyo3::prelude::*;
 mod _native {
     use super::{Bound, PyModule, PyModuleMethods as _, PyResult, failure};
 
+    #[pymodule_export]
+    use super::agent::Agent;
     #[cfg(feature = "cli")]
     #[pymodule_export]
     use super::command::run;

@@ -50,10 +50,10 @@ impl Session {
 
     /// What goes by this server goes this way from now on.
     pub(in crate::peer) fn set_relay_via(&mut self, via: impl FnOnce(SocketAddr) -> Option<Via>) {
-        if let Some(introduction) = &mut self.introduction
-            && let Some(via) = via(introduction.trickle.server())
+        if let Some(kin) = self.introduction.as_mut().and_then(|introduction| introduction.kin.as_mut())
+            && let Some(via) = via(kin.trickle.server())
         {
-            introduction.trickle.set_via(via);
+            kin.trickle.set_via(via);
         }
     }
 

@@ -11,6 +11,8 @@ mod registration;
 mod replay;
 mod transaction;
 
+pub(crate) use self::transaction::{Due, Transaction};
+
 pub(crate) use connection::{Connection, Read};
 pub(crate) use lookup::{Asked, Found, Lookup, LookupRequest, LookupResult};
 pub(crate) use registration::{Listing, Registration, RegistrationResult, Stranger};

@@ -10,8 +10,8 @@ use crate::{
 
 /// The timing of one request; the bytes are made anew for each transmission, with the same id.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Transaction {
-    pub(super) id: TransactionId,
+pub(crate) struct Transaction {
+    pub(crate) id: TransactionId,
     next: Instant,
     interval: Duration,
     silent: Instant,
@@ -19,7 +19,7 @@ pub(super) struct Transaction {
 
 /// What a transaction wants at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(crate) enum Due {
     /// Nothing yet.
     Nothing,
     /// To be sent, for the first time or again.
@@ -30,18 +30,18 @@ pub(super) enum Due {
 
 impl Transaction {
     /// A request that is due at once.
-    pub(super) fn new(now: Instant, config: &Retransmission, random: &mut Random) -> Self {
+    pub(crate) fn new(now: Instant, config: &Retransmission, random: &mut Random) -> Self {
         Self { id: TransactionId(random.bytes()), next: now, interval: config.initial, silent: now + config.silence }
     }
 
     /// The same request under a new id, since it says more now: due at once, but the time of silence goes on. A server
     /// that only ever challenges is no better than a silent one.
-    pub(super) fn again(&self, now: Instant, config: &Retransmission, random: &mut Random) -> Self {
+    pub(crate) fn again(&self, now: Instant, config: &Retransmission, random: &mut Random) -> Self {
         Self { silent: self.silent, ..Self::new(now, config, random) }
     }
 
     /// What is due now; a transmission that is due counts as sent.
-    pub(super) fn poll(&mut self, now: Instant, config: &Retransmission) -> Due {
+    pub(crate) fn poll(&mut self, now: Instant, config: &Retransmission) -> Due {
         if now >= self.silent {
             return Due::Silent;
         }
@@ -54,7 +54,7 @@ impl Transaction {
     }
 
     /// When something is due.
-    pub(super) fn next(&self) -> Instant {
+    pub(crate) fn next(&self) -> Instant {
         self.next.min(self.silent)
     }
 }

@@ -29,6 +29,7 @@ static void free_ignores_null(void) {
     holepunch_listener_free(NULL);
     holepunch_stream_free(NULL);
     holepunch_connection_free(NULL);
+    holepunch_agent_free(NULL);
 }
 
 /* Every function with a NULL handle. */
@@ -120,6 +121,82 @@ static void names_and_times(holepunch_endpoint_t *endpoint) {
     }
     CHECK(stream == (holepunch_stream_t *)0x1);
     CHECK(listener == (holepunch_listener_t *)0x1 && connection == (holepunch_connection_t *)0x1);
+}
+
+/* Everything of agents, whose peer is never told. */
+static void agents(holepunch_endpoint_t *endpoint) {
+    static const char *const SERVERS[] = {"a b"};
+    static const char PASSWORD[] = "0123456789012345678901";
+    holepunch_agent_options_t options;
+    holepunch_agent_t *agent = (holepunch_agent_t *)0x1;
+    holepunch_connection_t *connection = (holepunch_connection_t *)0x1;
+    const char *ufrag = NULL, *password = NULL;
+    static char text[HOLEPUNCH_DESCRIPTION_SIZE];
+    INVALID(holepunch_agent_options_init(NULL, sizeof options, error));
+    INVALID(holepunch_agent_options_init(&options, 1, error));
+    OK(holepunch_agent_options_init(&options, sizeof options, error));
+    CHECK(options.stun_servers == NULL && options.timeout_ms == HOLEPUNCH_CONNECT_TIMEOUT_MS);
+    INVALID(holepunch_endpoint_agent(NULL, HOLEPUNCH_ROLE_CONTROLLED, NULL, NULL, &agent, error));
+    INVALID(holepunch_endpoint_agent(endpoint, 0, NULL, NULL, &agent, error));
+    INVALID(holepunch_endpoint_agent(endpoint, INT32_MIN, NULL, NULL, &agent, error));
+    INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, NULL, NULL, NULL, error));
+    options.stun_servers_len = 1;
+    INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
+    options.stun_servers = SERVERS;
+    INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
+    options.stun_servers_len = SIZE_MAX;
+    INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
+    options.stun_servers_len = 0;
+    options.timeout_ms = -2;
+    INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
+    INVALID(holepunch_agent_ufrag(NULL, &ufrag, error));
+    INVALID(holepunch_agent_password(NULL, &password, error));
+    INVALID(holepunch_agent_next_candidate(NULL, text, sizeof text, 0, NULL, error));
+    INVALID(holepunch_agent_local_description(NULL, text, sizeof text, 0, NULL, error));
+    INVALID(holepunch_agent_set_remote(NULL, "abcd", PASSWORD, error));
+    INVALID(holepunch_agent_add_remote_candidate(NULL, "", error));
+    INVALID(holepunch_agent_end_of_candidates(NULL, error));
+    INVALID(holepunch_agent_set_remote_description(NULL, "", error));
+    INVALID(holepunch_agent_connect(NULL, 0, NULL, &connection, error));
+    INVALID(holepunch_agent_close(NULL, error));
+    CHECK(agent == (holepunch_agent_t *)0x1);
+    options.timeout_ms = HOLEPUNCH_FOREVER;
+    OK(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
+    INVALID(holepunch_agent_ufrag(agent, NULL, error));
+    INVALID(holepunch_agent_password(agent, NULL, error));
+    OK(holepunch_agent_ufrag(agent, &ufrag, error));
+    OK(holepunch_agent_password(agent, &password, error));
+    CHECK(strlen(ufrag) == 8 && strlen(password) == 32);
+    INVALID(holepunch_agent_next_candidate(agent, NULL, sizeof text, 0, NULL, error));
+    INVALID(holepunch_agent_next_candidate(agent, text, HOLEPUNCH_CANDIDATE_SIZE - 1, 0, NULL, error));
+    INVALID(holepunch_agent_next_candidate(agent, text, sizeof text, -2, NULL, error));
+    INVALID(holepunch_agent_local_description(agent, NULL, sizeof text, 0, NULL, error));
+    INVALID(holepunch_agent_local_description(agent, text, HOLEPUNCH_DESCRIPTION_SIZE - 1, 0, NULL, error));
+    OK(holepunch_agent_local_description(agent, text, sizeof text, HOLEPUNCH_FOREVER, NULL, error));
+    CHECK(strstr(text, password) != NULL && strstr(text, "a=end-of-candidates") != NULL);
+    OK(holepunch_agent_next_candidate(agent, text, sizeof text, HOLEPUNCH_FOREVER, NULL, error));
+    CHECK(text[0] == '\0');
+    INVALID(holepunch_agent_set_remote(agent, NULL, PASSWORD, error));
+    INVALID(holepunch_agent_set_remote(agent, "abcd", NULL, error));
+    INVALID(holepunch_agent_set_remote(agent, "abc", PASSWORD, error));
+    INVALID(holepunch_agent_set_remote(agent, "abcd", "\xff", error));
+    INVALID(holepunch_agent_add_remote_candidate(agent, NULL, error));
+    INVALID(holepunch_agent_add_remote_candidate(agent, "candidate:", error));
+    INVALID(holepunch_agent_set_remote_description(agent, NULL, error));
+    INVALID(holepunch_agent_set_remote_description(agent, "v=0", error));
+    OK(holepunch_agent_add_remote_candidate(agent, "1 1 tcp 1 192.0.2.1 9 typ host", error));
+    OK(holepunch_agent_set_remote(agent, "abcd", PASSWORD, error));
+    OK(holepunch_agent_set_remote(agent, "abcd", PASSWORD, error));
+    EXPECT(HOLEPUNCH_ERROR_UNSUPPORTED, holepunch_agent_set_remote(agent, "abcde", PASSWORD, error));
+    OK(holepunch_agent_end_of_candidates(agent, error));
+    INVALID(holepunch_agent_connect(agent, 0, NULL, NULL, error));
+    EXPECT(HOLEPUNCH_ERROR_TIMEOUT, holepunch_agent_connect(agent, 0, NULL, &connection, error));
+    OK(holepunch_agent_close(agent, error));
+    OK(holepunch_agent_close(agent, error));
+    EXPECT(HOLEPUNCH_ERROR_CLOSED, holepunch_agent_connect(agent, HOLEPUNCH_FOREVER, NULL, &connection, error));
+    EXPECT(HOLEPUNCH_ERROR_CLOSED, holepunch_agent_end_of_candidates(agent, error));
+    CHECK(connection == (holepunch_connection_t *)0x1);
+    holepunch_agent_free(agent);
 }
 
 /* A cancelled token ends every call before it begins, however long it may wait. */
@@ -315,6 +392,7 @@ int main(void) {
     endpoint = full();
     null_results(endpoint);
     names_and_times(endpoint);
+    agents(endpoint);
     cancelled_before(endpoint);
     listen_options(endpoint);
     connect_options(endpoint);

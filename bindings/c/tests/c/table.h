@@ -60,6 +60,7 @@ HANDLE_KIND(endpoint)
 HANDLE_KIND(listener)
 HANDLE_KIND(stream)
 HANDLE_KIND(connection)
+HANDLE_KIND(agent)
 
 static const holepunch_error_t *given_error_values[2];
 static const struct kind given_error_kind = {"error", PLAIN, 2, NULL};
@@ -74,10 +75,13 @@ static const uint8_t *const bytes_values[] = {NULL, memory};
 static const struct kind bytes_kind = {"bytes", PLAIN, 2, NULL};
 static uint8_t *const buffer_values[] = {NULL, memory};
 static const struct kind buffer_kind = {"buffer", PLAIN, 2, NULL};
+static char *const text_buffer_values[] = {NULL, (char *)memory};
+static const struct kind text_buffer_kind = {"text buffer", PLAIN, 2, NULL};
 static const size_t size_values[] = {0, 1, HOLEPUNCH_MAX_DATAGRAM, SIZE_MAX};
 static const struct kind size_kind = {"size", PLAIN, 4, NULL};
-static const int32_t number_values[] = {INT32_MIN, -1, 0, HOLEPUNCH_ERROR_LIMIT_REACHED, INT32_MAX};
-static const struct kind number_kind = {"number", PLAIN, 5, NULL};
+static const int32_t number_values[] = {INT32_MIN, -1, 0, HOLEPUNCH_ROLE_CONTROLLING, HOLEPUNCH_ERROR_LIMIT_REACHED,
+                                        INT32_MAX};
+static const struct kind number_kind = {"number", PLAIN, 6, NULL};
 
 /* Times that end at once, those that are wrong, and those that are long, which need a token that is cancelled or a
  * caller who must not wait. */
@@ -98,6 +102,7 @@ OUT_KIND(size, size_t, (size_t)0xbadbad)
 OUT_KIND(time, int64_t, (int64_t)-77)
 OUT_KIND(number, uint64_t, (uint64_t)0xbadbadbad)
 OUT_KIND(socket, holepunch_socket_t, -7)
+OUT_KIND(text, const char *, NULL)
 
 /* Structs that start with their size, in room for any size that is accepted. */
 #define STRUCT_KIND(type, room)                                                                                        \
@@ -112,6 +117,7 @@ OUT_KIND(socket, holepunch_socket_t, -7)
 STRUCT_KIND(config, config_room)
 STRUCT_KIND(listen_options, listen_room)
 STRUCT_KIND(connect_options, connect_room)
+STRUCT_KIND(agent_options, agent_room)
 STRUCT_KIND(path, path_room)
 
 static const holepunch_config_t *given_config_values[5];
@@ -121,12 +127,15 @@ static struct kind given_listen_options_kind = {"listen options", PLAIN, 0, NULL
 static const holepunch_connect_options_t *given_connect_options_values[5];
 static struct kind given_connect_options_kind = {"connect options", PLAIN, 0, NULL};
 
+static const holepunch_agent_options_t *given_agent_options_values[5];
+static struct kind given_agent_options_kind = {"agent options", PLAIN, 0, NULL};
+
 /* Sizes that are wrong, and one that is right, where a function may have changed them. */
 static void reset_structs(void) {
     static const size_t WRONG[] = {0, 1, 4096, SIZE_MAX};
     size_t i;
     for (i = 0; i < 4; i++)
-        config_room[i].value.size = listen_room[i].value.size = connect_room[i].value.size = path_room[i].value.size =
+        config_room[i].value.size = listen_room[i].value.size = connect_room[i].value.size = agent_room[i].value.size = path_room[i].value.size =
             WRONG[i];
     path_room[4].value.size = sizeof(holepunch_path_t);
 }
@@ -142,26 +151,30 @@ static void set_patience(enum patience patience) {
     static holepunch_config_t config = {.size = sizeof config}, odd = {.size = sizeof odd, .family = 7};
     static holepunch_listen_options_t listen[2] = {{.size = sizeof *listen}, {.size = sizeof *listen}};
     static holepunch_connect_options_t connect[2] = {{.size = sizeof *connect}, {.size = sizeof *connect}};
+    static holepunch_agent_options_t agent[2] = {{.size = sizeof *agent}, {.size = sizeof *agent}};
     size_t i, wrong;
     for (i = 0; i < 4; i++)
         time_values[i] = TIMES[patience][i];
     time_kind.count = patience == NONE ? 4 : 3;
     for (i = 0; i < 2; i++)
-        listen[i].timeout_ms = connect[i].wait_ms = connect[i].timeout_ms = time_values[i];
+        listen[i].timeout_ms = connect[i].wait_ms = connect[i].timeout_ms = agent[i].timeout_ms = time_values[i];
     for (i = 0; i < 2; i++) {
         given_config_values[i] = i == 0 ? &config : &odd;
         given_listen_options_values[i] = &listen[i];
         given_connect_options_values[i] = &connect[i];
+        given_agent_options_values[i] = &agent[i];
     }
     for (wrong = 0; wrong < 2; wrong++, i++) {
         given_config_values[i] = &config_room[wrong * 3].value;
         given_listen_options_values[i] = &listen_room[wrong * 3].value;
         given_connect_options_values[i] = &connect_room[wrong * 3].value;
+        given_agent_options_values[i] = &agent_room[wrong * 3].value;
     }
     given_config_values[i] = NULL;
     given_listen_options_values[i] = NULL;
     given_connect_options_values[i] = NULL;
-    given_config_kind.count = 5;
+    given_agent_options_values[i] = NULL;
+    given_config_kind.count = given_agent_options_kind.count = 5;
     /* NULL is the default, which waits. */
     given_listen_options_kind.count = given_connect_options_kind.count = patience == NONE ? 4 : 5;
     cancel_values[0] = patience == CANCELLED ? cancelled : NULL;
@@ -175,6 +188,7 @@ static struct {
     holepunch_listener_t *listener, *own;
     holepunch_connection_t *connection, *accepted;
     holepunch_stream_t *stream, *accepted_stream;
+    holepunch_agent_t *agent;
 } scene;
 
 static void on_log(void *user, int32_t level, const char *message);
@@ -197,6 +211,7 @@ static void close_all(void) {
     OK(holepunch_listener_close(scene.own, error));
     OK(holepunch_connection_close(scene.connection, error));
     OK(holepunch_stream_close(scene.stream, error));
+    OK(holepunch_agent_close(scene.agent, error));
     OK(holepunch_endpoint_close(scene.near, error));
     OK(holepunch_endpoint_close(scene.far, error));
 }
@@ -213,6 +228,7 @@ static void panic_all(void) {
     CHECK(panic_on(scene.own, "listener") == HOLEPUNCH_ERROR_POISONED);
     CHECK(panic_on(scene.connection, "connection") == HOLEPUNCH_ERROR_POISONED);
     CHECK(panic_on(scene.stream, "stream") == HOLEPUNCH_ERROR_POISONED);
+    CHECK(panic_on(scene.agent, "agent") == HOLEPUNCH_ERROR_POISONED);
     CHECK(panic_on(fresh, "cancel") == HOLEPUNCH_ERROR_POISONED);
     CHECK(panic_on(cancelled, "cancel") == HOLEPUNCH_ERROR_POISONED);
 }
@@ -230,6 +246,7 @@ static void begin(enum state state) {
     OK(holepunch_listener_accept_datagram(scene.listener, 20000, NULL, &scene.accepted, error));
     OK(holepunch_listener_accept(scene.listener, 20000, NULL, &scene.accepted_stream, error));
     join(thread);
+    OK(holepunch_endpoint_agent(scene.near, HOLEPUNCH_ROLE_CONTROLLED, NULL, NULL, &scene.agent, error));
     if (state == CLOSED)
         close_all();
     if (state == GIVEN_AWAY)
@@ -240,6 +257,7 @@ static void begin(enum state state) {
     listener_values[1] = scene.own;
     connection_values[1] = scene.connection;
     stream_values[1] = scene.stream;
+    agent_values[1] = scene.agent;
 }
 
 static void end(void) {
@@ -247,6 +265,7 @@ static void end(void) {
     holepunch_stream_free(scene.accepted_stream);
     holepunch_connection_free(scene.connection);
     holepunch_connection_free(scene.accepted);
+    holepunch_agent_free(scene.agent);
     holepunch_listener_free(scene.listener);
     holepunch_listener_free(scene.own);
     holepunch_endpoint_free(scene.near);
@@ -264,7 +283,8 @@ static int ends_with(const char *text, const char *end) {
 
 /* Whether a function goes on after its handle was closed: it only tells something, or ends what has ended. */
 static int only_tells(const char *name) {
-    static const char *const TELLS[] = {"_close", "_cancel", "_path", "_rtt", "_fd", "_process", "_next_timeout_ms"};
+    static const char *const TELLS[] = {"_close", "_cancel", "_path", "_rtt", "_fd", "_process", "_next_timeout_ms", "_ufrag",
+                                        "_password"};
     size_t i;
     for (i = 0; i < sizeof TELLS / sizeof *TELLS; i++)
         if (ends_with(name, TELLS[i]))

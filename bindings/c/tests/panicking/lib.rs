@@ -10,6 +10,8 @@
     reason = "the parts of the library are those of src/lib.rs, where this is said"
 )]
 
+#[path = "../../src/agent.rs"]
+pub mod agent;
 #[path = "../../src/cancel.rs"]
 pub mod cancel;
 #[path = "../../src/config.rs"]
@@ -51,6 +53,7 @@ pub unsafe extern "C" fn panic_on(handle: *mut c_void, name: *const std::ffi::c_
     unsafe {
         let none = ptr::null_mut();
         match std::ffi::CStr::from_ptr(name).to_bytes() {
+            b"agent" => guard::call(handle.cast::<agent::holepunch_agent_t>(), none, |_| panic!("as asked")),
             b"cancel" => guard::call(handle.cast::<cancel::holepunch_cancel_t>(), none, |_| panic!("as asked")),
             b"connection" => {
                 guard::call(handle.cast::<connection::holepunch_connection_t>(), none, |_| panic!("as asked"))
