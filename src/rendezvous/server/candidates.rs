@@ -26,7 +26,10 @@ impl Server {
                     }
                     CandidateKind::Relay => CandidateKind::Relay,
                 };
-                let is_usable = address.port() != 0 && is_routable(ip) && !ip.is_loopback();
+                // Loopback only where the client was seen: it names another port of itself, that of a stream.
+                let means_something =
+                    if ip.is_loopback() { ip == canonical_ip(at.remote.ip()) } else { is_routable(ip) };
+                let is_usable = address.port() != 0 && means_something;
                 (is_usable && !self.is_own(at, address)).then_some(WireCandidate { kind, address, ..candidate })
             })
             .collect()
@@ -45,9 +48,9 @@ impl Server {
 /// The candidates of one side that the other is told: where the server saw it, first, then what it claims. A loopback
 /// address means something only to a peer on the same host, which the server has seen there too.
 pub(super) fn told_candidates(seen: &[Seen], claimed: &[WireCandidate], other: &[Seen]) -> Vec<WireCandidate> {
-    let is_loopback = |seen: &Seen| seen.remote.ip().is_loopback();
-    let other_is_here = other.iter().any(is_loopback);
-    let observed = seen.iter().filter(|seen| other_is_here || !is_loopback(seen)).map(|seen| WireCandidate {
+    let other_is_here = other.iter().any(|seen| seen.remote.ip().is_loopback());
+    let means_something = |address: SocketAddr| other_is_here || !address.ip().is_loopback();
+    let observed = seen.iter().filter(|seen| means_something(seen.remote)).map(|seen| WireCandidate {
         kind: CandidateKind::ServerReflexiveObserved,
         transport: if stream_of(seen.socket).is_some() { CandidateTransport::Tcp } else { CandidateTransport::Udp },
         priority: 0, // The receiver's to give: the server has no preference.
@@ -57,7 +60,7 @@ pub(super) fn told_candidates(seen: &[Seen], claimed: &[WireCandidate], other: &
     for candidate in claimed {
         let is_same =
             |known: &WireCandidate| (known.address, known.transport) == (candidate.address, candidate.transport);
-        if !told.iter().any(is_same) {
+        if means_something(candidate.address) && !told.iter().any(is_same) {
             told.push(*candidate);
         }
     }

@@ -185,13 +185,18 @@ fn claims_that_mean_nothing_to_others_are_dropped() {
 }
 
 #[test]
-fn an_observed_loopback_address_is_told_only_to_a_peer_that_is_there_too() {
+fn a_loopback_address_is_told_only_where_it_was_observed_and_to_a_peer_that_is_there_too() {
+    let port = |ip: &str| candidate(CandidateKind::ServerReflexiveClaimed, &format!("{ip}:6000"));
     for (connector, is_told) in [("127.0.0.1:7000", true), (CONNECTOR, false)] {
         let mut lab = Lab::new(ServerConfig::default());
-        Listener::new(1, Some("bob")).register(&mut lab, addr("127.0.0.1:5000"));
-        let transmits = Connector::new(Target::Name("bob")).connect(&mut lab, addr(connector));
-        let expected = if is_told { vec![observed("127.0.0.1:5000")] } else { Vec::new() };
+        let claimed = vec![port("127.0.0.2"), port("127.0.0.3")];
+        let bob = Listener { candidates: claimed.clone(), ..Listener::new(1, Some("bob")) };
+        bob.register(&mut lab, addr("127.0.0.2:5000"));
+        let alice = Connector { candidates: claimed, ..Connector::new(Target::Name("bob")) };
+        let transmits = alice.connect(&mut lab, addr(connector));
+        let expected = if is_told { vec![observed("127.0.0.2:5000"), port("127.0.0.2")] } else { Vec::new() };
         assert_eq!(told(&only(&transmits, Method::CONNECT).1), expected);
+        assert_eq!(told(&only(&transmits, Method::INTRODUCE).1), [observed(connector)], "claims of others' addresses");
     }
 }
 
