@@ -118,8 +118,9 @@ impl Connection {
     /// never heard of it may send checks for up to 30 s more. Whichever side asks second waits for nothing, or for 100 ms to
     /// 2 s when the two ask at nearly the same time. Closing the endpoint ends it.
     ///
-    /// What had come and was not received is in the socket; whoever asks the system for the source of these datagrams is told our own
-    /// address. From then on nobody keeps NAT bindings alive, notices when the peer is gone or tells it of the end:
+    /// What had come and was not received is in the socket. Where data stood before a message of the protocol it has gone round
+    /// through the loopback interface: whoever asks the system for its source is told our own address, and a firewall that drops what
+    /// this host sends to itself drops it. From then on nobody keeps NAT bindings alive, notices when the peer is gone or tells it of the end:
     /// the application sends something every 15 s or so. The port, where it is a listener's, is shared with other
     /// connections: each gets its own peer's datagrams (`SO_REUSEADDR` is set for that, and must stay so).
     ///

@@ -1,11 +1,14 @@
 //! A connection's socket becomes the program's own.
 //!
 //! The exchange with the peer is the machine's ([`Peer::bare`](crate::peer::Peer::bare)); meanwhile the socket is watched without a pause.
-//! Then it still holds what the program has not read: data, and messages between and behind it. A datagram
-//! cannot be taken from the middle of a queue, so all are taken out and the data is put back: the socket is connected to its
-//! own address, sends them to itself, and is connected to the peer again. What the peer sends in that moment comes
-//! to the socket that shares the port, and is put back the same way. So nothing is lost or left behind; but whoever
-//! asks for the source of what was put back is told our own address.
+//! Then it still holds what the program has not read. Mostly that is messages and then data, since a peer that takes its own
+//! socket sends no message after its first data: the messages are taken from the head, and the data stays.
+//!
+//! Where messages stand behind data they cannot be taken from the middle of a queue, so all are taken out and the data
+//! is put back: the socket is connected to its own address, sends them to itself, and is connected to the peer again. What
+//! the peer sends in that moment comes to the socket that shares the port, and is put back the same way. So nothing is lost
+//! or left behind, unless a firewall drops what this host sends to itself; but whoever asks for the source of what was
+//! put back is told our own address.
 
 use std::{io, mem, os::fd::AsRawFd as _, sync::Arc};
 
@@ -97,9 +100,12 @@ impl Core {
         if link.is_filtered() {
             filter::detach(link.socket())?;
         }
+        let mut data = link.take_all_queued();
+        if data.is_empty() && self.clear_head(link) {
+            return peek::stop(link.socket());
+        }
         peek::stop(link.socket())?;
         let mut buffer = mem::take(&mut self.buffer);
-        let mut data = link.take_all_queued();
         for _ in 0..MAX_TAKEN {
             match link.take(&mut buffer, libc::MSG_DONTWAIT) {
                 Ok(Taken::Data(length)) if length <= buffer.len() => data.push(buffer[..length].to_vec()),
@@ -126,6 +132,35 @@ impl Core {
             data = self.take_from_parent(link);
         }
         Ok(())
+    }
+
+    /// Takes from the head of the queue what is no data; false where more of that stands behind data.
+    fn clear_head(&mut self, link: &Link) -> bool {
+        peek::restart(link.socket());
+        let mut buffer = mem::take(&mut self.buffer);
+        let (mut data, mut clear) = (false, true);
+        for _ in 0..MAX_TAKEN {
+            let is_data = match link.take(&mut buffer, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+                Ok(Taken::Data(_)) => true,
+                Ok(Taken::Other(from, length)) => from == link.remote() && self.is_data(link, &buffer[..length]),
+                Ok(Taken::Nothing) => false,
+                Err(error) if is_loss(&error) => continue,
+                Ok(Taken::End) | Err(_) => break,
+            };
+            if is_data {
+                data = true;
+            } else if data {
+                clear = false;
+                break;
+            } else if let Ok(Taken::Other(remote, length)) = link.take(&mut buffer, libc::MSG_DONTWAIT)
+                && remote != link.remote()
+            {
+                let (socket, payload) = (link.path.udp_socket(), buffer[..length].to_vec());
+                self.pending.push_back(Pending::Datagram { socket, local: link.local(), remote, payload });
+            }
+        }
+        self.buffer = buffer;
+        clear
     }
 
     /// Data of a connection that came to the socket that shares its port.

@@ -84,6 +84,25 @@ fn both_sides_have_their_sockets_and_the_endpoints_go() {
     }
 }
 
+/// It did not go round by the loopback interface, where a firewall might drop it.
+#[test]
+fn data_that_came_after_the_last_message_stays_in_its_place() {
+    let server = Rendezvous::start();
+    let (_listener, near, far) = server.pair("bob");
+    let near = near.into_socket().unwrap();
+    let sent: Vec<_> = (0..20_u8).map(|number| vec![number; 100]).collect();
+    for datagram in &sent {
+        near.send(datagram).unwrap();
+    }
+    let far = far.into_socket().unwrap();
+    far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut buffer = [0; 200];
+    for expected in &sent {
+        let (length, source) = far.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], source), (&expected[..], near.local_addr().unwrap()));
+    }
+}
+
 #[test]
 fn nothing_that_came_before_is_lost_or_out_of_order() {
     let server = Rendezvous::start();
