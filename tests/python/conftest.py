@@ -17,6 +17,9 @@ import pytest
 
 import holepunch
 
+# A shell in the background has what it starts ignore Ctrl-C, and so would the programs that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Pair(NamedTuple):
     """Two ends of one connection."""
