@@ -10,7 +10,7 @@
 //! or left behind, unless a firewall drops what this host sends to itself; but whoever asks for the source of what was
 //! put back is told our own address.
 
-use std::{io, mem, os::fd::AsRawFd as _, sync::Arc};
+use std::{io, mem, net::SocketAddr, os::fd::AsRawFd as _, sync::Arc};
 
 use mio::unix::SourceFd;
 use socket2::Socket;
@@ -114,10 +114,7 @@ impl Core {
                         data.push(buffer[..length].to_vec());
                     }
                 }
-                Ok(Taken::Other(remote, length)) => {
-                    let (socket, payload) = (link.path.udp_socket(), buffer[..length].to_vec());
-                    self.pending.push_back(Pending::Datagram { socket, local: link.local(), remote, payload });
-                }
+                Ok(Taken::Other(remote, length)) => self.hand_on(link, remote, &buffer[..length]),
                 Ok(Taken::Data(_) | Taken::Nothing) => {}
                 Err(error) if is_loss(&error) => {}
                 Ok(Taken::End) | Err(_) => break,
@@ -155,12 +152,17 @@ impl Core {
             } else if let Ok(Taken::Other(remote, length)) = link.take(&mut buffer, libc::MSG_DONTWAIT)
                 && remote != link.remote()
             {
-                let (socket, payload) = (link.path.udp_socket(), buffer[..length].to_vec());
-                self.pending.push_back(Pending::Datagram { socket, local: link.local(), remote, payload });
+                self.hand_on(link, remote, &buffer[..length]);
             }
         }
         self.buffer = buffer;
         clear
+    }
+
+    /// Somebody else's datagram, which is for the endpoint.
+    fn hand_on(&mut self, link: &Link, remote: SocketAddr, payload: &[u8]) {
+        let (socket, payload) = (link.path.udp_socket(), payload.to_vec());
+        self.pending.push_back(Pending::Datagram { socket, local: link.local(), remote, payload });
     }
 
     /// Data of a connection that came to the socket that shares its port.

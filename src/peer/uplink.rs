@@ -212,8 +212,7 @@ impl Uplinks {
     /// Ends a connection along which nothing useful comes; a new one is made after a while.
     pub(super) fn hang_up(&mut self, cx: &mut Context<'_>, stream: StreamId) {
         if let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.stream() == Some(stream)) {
-            cx.tcp(TcpRequest::Close { stream });
-            uplink.broke(cx, self.persistent);
+            uplink.hang_up(cx, self.persistent);
         }
     }
 
@@ -223,11 +222,8 @@ impl Uplinks {
             if uplink.deadline.is_some_and(|deadline| cx.now >= deadline) {
                 uplink.give_up(cx);
             }
-            if uplink.greeted_until.is_some_and(|until| cx.now >= until)
-                && let Some(stream) = uplink.stream()
-            {
-                cx.tcp(TcpRequest::Close { stream });
-                uplink.broke(cx, self.persistent);
+            if uplink.greeted_until.is_some_and(|until| cx.now >= until) {
+                uplink.hang_up(cx, self.persistent);
             }
             match uplink.state {
                 State::Broken(until) if cx.now >= until => uplink.connect(cx),
@@ -277,6 +273,14 @@ impl Uplink {
         self.greeted_until = None;
         self.backoff = cx.config.reconnect;
         UplinkNews::Opened(stream, self.server)
+    }
+
+    /// Ends the connection, where there is one.
+    fn hang_up(&mut self, cx: &mut Context<'_>, persistent: bool) {
+        if let Some(stream) = self.stream() {
+            cx.tcp(TcpRequest::Close { stream });
+            self.broke(cx, persistent);
+        }
     }
 
     fn broke(&mut self, cx: &mut Context<'_>, persistent: bool) {
