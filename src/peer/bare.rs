@@ -23,8 +23,9 @@ use core::time::Duration;
 
 use super::{
     PeerEvent,
+    context::Context,
     farewell::FROM_CONNECTOR,
-    session::{Context, Introduction, Phase, Session},
+    session::{Introduction, Phase, Session},
 };
 use crate::{
     Error, ErrorKind,

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::{net::SocketAddr, time::Duration};
 
 use super::{
-    session::Context,
+    context::Context,
     sockets::{Wanted, host_candidates},
 };
 use crate::{

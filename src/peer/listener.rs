@@ -5,7 +5,8 @@ use core::net::SocketAddr;
 
 use super::{
     ListenRequest, ListenerId, PeerEvent, Transport,
-    session::{Context, StreamNews},
+    context::Context,
+    session::StreamNews,
     sockets::Wanted,
     uplink::{UplinkNews, Uplinks},
 };

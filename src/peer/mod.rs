@@ -66,6 +66,7 @@
 
 mod api;
 mod bare;
+mod context;
 mod early;
 mod farewell;
 mod from_server;
@@ -94,10 +95,11 @@ use core::{
 pub use api::*;
 
 use self::{
+    context::Context,
     gathering::Gathering,
     listener::Listener,
     owned::Owned,
-    session::{Connecting, Context, Session, StreamNews},
+    session::{Connecting, Session, StreamNews},
     sockets::{Owner, Sockets, Wanted},
     timers::Timers,
     uplink::Uplinks,

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::{net::SocketAddr, time::Duration};
 
-use super::session::Context;
+use super::context::Context;
 use crate::{
     config::{Checks, PeerConfig},
     machine::{BoundSocket, Instant, NextWake, Output, SocketId},

@@ -12,7 +12,7 @@ use core::{
     time::Duration,
 };
 
-use super::session::{Context, StreamNews};
+use super::{context::Context, session::StreamNews};
 use crate::{
     Error,
     machine::{Instant, Level, NextWake, PortId, StreamId, TcpRequest, Timer},
