@@ -8,7 +8,7 @@
 //! - nothing panics; an input makes no more than a burst of datagrams, and wake-ups that are due come to an end;
 //! - an address that nothing authentic came from gets no more checks than its budget, and of the addresses that are only
 //!   claimed no more than two get any; one whose checks were never answered gets a second budget, and one check more for
-//!   each authentic request that came from there;
+//!   each authentic request that came from there, and for each time that it is told again as a server has seen it, twelve at most;
 //! - an answer goes only to where a request came from, one for each, and twelve refusals to strangers in all;
 //! - a pair is selected at most once, and only one that has answered; it is lost when nothing renews its consent;
 //! - data is only what comes from where something authentic came from;
@@ -137,6 +137,8 @@ struct Account {
     authentic: bool,
     /// The peer has answered a check from there.
     answered: bool,
+    /// How often the agent was told of it.
+    told: u32,
     requests: u32,
 }
 
@@ -268,6 +270,7 @@ impl World {
                 if provenance == Provenance::Observed {
                     self.nodes[node].observed.insert(candidate.address.ip());
                 }
+                self.nodes[node].accounts.entry(candidate.address).or_default().told += 1;
                 self.nodes[node].agent.add_remote(self.now, candidate);
                 self.settle(node, MAX_AT_ONCE);
             }
@@ -462,7 +465,8 @@ impl World {
             let unheard = if is_claimed { CLAIMED_BUDGET } else { OBSERVED_BUDGET };
             // The source of an authentic request has a pair of its own, whatever it was before.
             let budget = match account.authentic_requests {
-                0 => pairs * unheard,
+                0 if is_claimed => pairs * unheard,
+                0 => pairs * (unheard + account.told.min(unheard)),
                 requests => pairs * (2 * OBSERVED_BUDGET + requests),
             };
             assert!(account.checks <= budget, "{} checks to {destination}, of {budget}", account.checks);
