@@ -462,12 +462,12 @@ impl World {
             let local = |socket: &&SocketId| address(OWN[index][socket.0 as usize]).is_ipv6() == destination.is_ipv6();
             let pairs = node.sockets.iter().filter(local).count() as u32;
             let is_claimed = is_public(destination.ip()) && !node.observed.contains(&destination.ip());
-            let unheard = if is_claimed { CLAIMED_BUDGET } else { OBSERVED_BUDGET };
+            let told_again = account.told.min(OBSERVED_BUDGET);
             // The source of an authentic request has a pair of its own, whatever it was before.
             let budget = match account.authentic_requests {
-                0 if is_claimed => pairs * unheard,
-                0 => pairs * (unheard + account.told.min(unheard)),
-                requests => pairs * (2 * OBSERVED_BUDGET + requests),
+                0 if is_claimed => pairs * CLAIMED_BUDGET,
+                0 => pairs * (OBSERVED_BUDGET + told_again),
+                requests => pairs * (2 * OBSERVED_BUDGET + told_again + requests),
             };
             assert!(account.checks <= budget, "{} checks to {destination}, of {budget}", account.checks);
             only_claimed += usize::from(is_claimed && !account.authentic && account.checks > 0);
