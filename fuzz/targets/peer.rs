@@ -216,8 +216,8 @@ struct World {
     server_streams: BTreeMap<StreamId, (usize, StreamId)>,
     server_unread: BTreeMap<StreamId, Vec<u8>>,
     server_accepted: u32,
-    /// Something has happened to these on the way of something else.
-    unsettled: [bool; 2],
+    /// Connections whose other end is closed, and whose peer is to be told once it has been drained.
+    over: [Vec<StreamId>; 2],
 }
 
 impl World {
@@ -252,7 +252,7 @@ impl World {
             server_streams: BTreeMap::new(),
             server_unread: BTreeMap::new(),
             server_accepted: 0,
-            unsettled: [false; 2],
+            over: [Vec::new(), Vec::new()],
         };
         for node in 0..2 {
             world.tell_interfaces(node, 0b0111);
@@ -546,8 +546,10 @@ impl World {
             self.drain(node);
             if self.nodes[node].wake.is_none_or(|wake| wake > self.now) {
                 self.check_budgets(node);
-                if std::mem::take(&mut self.unsettled[1 - node]) {
-                    self.settle(1 - node);
+                for told in [node, 1 - node] {
+                    while let Some(stream) = self.over[told].pop() {
+                        self.stream_is_over(told, stream);
+                    }
                 }
                 return;
             }

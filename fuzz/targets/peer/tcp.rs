@@ -176,13 +176,7 @@ impl World {
     /// The other end learns that the connection is over.
     fn hang_up(&mut self, from: usize, end: End) {
         match end {
-            End::Peer(stream) => {
-                let other = &mut self.nodes[1 - from];
-                if !other.tcp.given.contains(&stream) && other.tcp.streams.remove(&stream).is_some() {
-                    other.peer.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
-                    self.unsettled[1 - from] = true;
-                }
-            }
+            End::Peer(stream) => self.over[1 - from].push(stream),
             End::Server(stream) => {
                 self.server_unread.remove(&stream);
                 self.server_streams.remove(&stream);
@@ -190,6 +184,15 @@ impl World {
                 self.drain_server();
             }
             End::Stranger | End::Pending => {}
+        }
+    }
+
+    /// A peer is told that the other end of a connection is closed, where it has not closed its own or given it away.
+    pub(super) fn stream_is_over(&mut self, index: usize, stream: StreamId) {
+        let node = &mut self.nodes[index];
+        if !node.tcp.given.contains(&stream) && node.tcp.streams.remove(&stream).is_some() {
+            node.peer.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
+            self.settle(index);
         }
     }
 
@@ -206,11 +209,7 @@ impl World {
             TcpRequest::Close { stream } | TcpRequest::Abort { stream } => {
                 self.server_unread.remove(&stream);
                 if let Some((index, stream)) = self.server_streams.remove(&stream) {
-                    let node = &mut self.nodes[index];
-                    if node.tcp.streams.remove(&stream).is_some() {
-                        node.peer.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
-                        self.unsettled[index] = true;
-                    }
+                    self.over[index].push(stream);
                 }
             }
             _ => {}
@@ -221,11 +220,7 @@ impl World {
     pub(super) fn break_server_streams(&mut self) {
         self.server_unread.clear();
         for (index, stream) in std::mem::take(&mut self.server_streams).into_values() {
-            let node = &mut self.nodes[index];
-            if node.tcp.streams.remove(&stream).is_some() {
-                node.peer.handle_input(self.now, Input::TcpFailed { stream, at_once: false });
-                self.settle(index);
-            }
+            self.stream_is_over(index, stream);
         }
     }
 
