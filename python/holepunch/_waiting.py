@@ -20,6 +20,9 @@ __all__ = ["Waiting", "resolve"]
 
 _Result = TypeVar("_Result")
 
+_LONGEST = 86_400.0
+"""Seconds that the system is asked to wait at once: it takes no more than some 24 days."""
+
 
 class Waiting:
     """A deadline and a wake-up for everything that one call does. A context manager."""
@@ -79,8 +82,7 @@ class Waiting:
             for sock in writing:
                 selector.register(sock, selectors.EVENT_WRITE)
             while True:
-                seconds = self.left(until - time.monotonic())
-                events = selector.select(None if seconds == math.inf else seconds)
+                events = selector.select(min(_LONGEST, self.left(until - time.monotonic())))
                 found = [key.fileobj for key, _ in events if key.fileobj is not self._token]
                 if found and not self._cancelled:
                     return [sock for sock in found if isinstance(sock, socket.socket)]

@@ -81,6 +81,8 @@ class AnswerError(ServerRefusedError):
         self.args = (answer,)
 
 
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
 _REFUSALS, _AT_ONCE = 100, 0.001
 """So many refusals in a row, each within so many seconds, are no answers to earlier datagrams any more."""
 
@@ -95,6 +97,7 @@ class Server:
             port = named if port is None else port
         self._addr: Tuple[str, int] = (host or default_host, default_port if port is None else port)
         self._bind = config._bind_host() if bind is None else bind
+        self._ip = ""
         self._sock: Any = None
         self._received = b""
         self._waiting: Optional[Waiting] = None
@@ -109,6 +112,8 @@ class Server:
 
     def _open(self, how: Callable[[int, Any, Waiting], Optional[socket.socket]]) -> Optional[Tuple[str, int]]:
         host, port = self._addr
+        if not 0 <= port <= 0xFFFF:
+            raise OverflowError(f"the server's port must be 0-65535, not {port}")
         # As a destination, "every address" means this machine.
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         family = 0 if not self._bind else socket.AF_INET6 if ":" in self._bind else socket.AF_INET
@@ -122,6 +127,7 @@ class Server:
                     failure = error
                     continue
                 _log.info("Open server socket %s:%s", *self._addr)
+                self._ip = address[0]
                 if sock is None:
                     return address[0], address[1]
                 self._sock, self._received = sock, b""
@@ -327,7 +333,7 @@ class Client:
             else:
                 server.open()
             answer = server.listen_request() if dest_host is None else server.connect_request(dest_host)
-            host, port = _introduction(answer, dest_host)
+            host, port = _introduction(answer, dest_host, getattr(server, "_ip", ""))
             # The end of our stream tells the server now; the socket stays until the peer is met, or something in
             # flight would be answered with a reset.
             server._leave()
@@ -516,12 +522,18 @@ def _refuse_closed(sock: Any, data: bytes) -> None:
         raise OSError(errno.EBADF, "closed by another thread")
 
 
+def _ip(host: str) -> Union[None, ipaddress.IPv4Address, ipaddress.IPv6Address]:
+    """The IP address that a text is; one of IPv4 that is mapped into IPv6 is one of IPv4."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
 def _is_address(host: str) -> bool:
     """Whether it can be told in the current protocol; only the text has room for anything else."""
-    try:
-        return "%" not in host and bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
+    return "%" not in host and _ip(host) is not None
 
 
 def _as_of_2015(error: HolepunchError) -> Exception:
@@ -537,15 +549,17 @@ def _as_of_2015(error: HolepunchError) -> Exception:
     return error
 
 
-def _introduction(answer: Message, dest_host: Optional[str]) -> Tuple[str, int]:
-    """The peer's address in an answer, or the exception that the answer is."""
+def _introduction(answer: Message, dest_host: Optional[str], server: str) -> Tuple[str, int]:
+    """The peer's address in an answer of the server at an IP address, or the exception that the answer is."""
     if answer.method == "*" and isinstance(answer.body, tuple):
         host, port = answer.body
-        try:
-            ipaddress.ip_address(host)
-            return host, port
-        except ValueError:
-            pass
+        peer, here = _ip(host), _ip(server)
+        if peer and peer.is_loopback and here and not here.is_loopback:
+            # To a server elsewhere nobody can have come from there.
+            text = f"the server {server} names this machine itself as the peer ({host})"
+            raise AnswerError(answer, text, "check that it is a holepunch server")
+        if peer and not (peer.is_multicast or peer.is_unspecified or peer == _BROADCAST):
+            return str(peer), port
     if answer.method == "?":
         raise ListenerNotFoundError(
             answer, f"no listener is at {dest_host}", "the listener has to be there first, and its address is the public one"

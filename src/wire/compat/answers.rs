@@ -61,7 +61,7 @@ fn introduced(answer: &[u8]) -> Option<SocketAddr> {
     let (host, port) = inner.split_once(',')?;
     let host = host.trim();
     let unquoted = ['\'', '"'].iter().find_map(|quote| host.strip_prefix(*quote)?.strip_suffix(*quote))?;
-    let ip: IpAddr = unquoted.parse().ok()?;
+    let ip = unquoted.parse::<IpAddr>().ok()?.to_canonical();
     let is_group = ip.is_multicast() || ip == IpAddr::from([255; 4]);
     if is_group || ip.is_unspecified() {
         return None;
@@ -103,6 +103,7 @@ mod tests {
         let bytes: Vec<&[u8]> = whole.chunks(1).collect();
         assert_eq!(read(&bytes), expected);
         assert_eq!(read(&[b"*( '2001:db8::1' , 9 )"]), [peer("[2001:db8::1]:9")]);
+        assert_eq!(read(&[b"*('::ffff:203.0.113.2', 7)"]), [peer("203.0.113.2:7")]);
         assert_eq!(read(&[b"*('203.0.113.2', 2000"]), []);
     }
 
@@ -127,6 +128,7 @@ mod tests {
             b"*('0.0.0.0', 7)",
             b"*('255.255.255.255', 7)",
             b"*('ff02::1', 7)",
+            b"*('::ffff:224.0.0.1', 7)",
             b"*(__import__('os').abort(), 7)",
             b"\xff\xfe",
             b"HTTP/1.1 400 Bad Request",

@@ -249,6 +249,10 @@ def test_not_found(kind: Kind, new_server: holepunch.server.Server) -> None:
         ([b"*("], "."),
         ([b"*(__import__('os').getpid(), 1)"], "*"),
         ([b"*('host.invalid', 1)"], "*"),
+        ([b"*('0.0.0.0', 1)"], "*"),
+        ([b"*('255.255.255.255', 1)"], "*"),
+        ([b"*('ff02::1', 1)"], "*"),
+        ([b"*('::ffff:224.0.0.1', 1)"], "*"),
         ([b"*" + b"(" * 5000], "*"),
         ([b"\xff\xfe"], "\udcff"),
         ([b"HTTP/1.1 400 Bad Request\r\n"], "H"),
@@ -260,6 +264,17 @@ def test_answers_that_are_none(pieces: List[bytes], method: str) -> None:
     assert caught.value.args[0].method == method and not isinstance(caught.value, OSError)
     assert str(caught.value)
     assert server.heard == [b"<", b""]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"])
+def test_a_server_elsewhere_cannot_name_this_machine(host: str) -> None:
+    def introduced(server: str) -> Tuple[str, int]:
+        return holepunch.client._introduction(Message(f"*('{host}', 7)"), None, server)
+
+    with pytest.raises(AnswerError, match="this machine itself") as caught:
+        introduced("203.0.113.1")
+    assert caught.value.args[0].method == "*"
+    assert introduced("127.0.0.1") == (host.replace("::ffff:", ""), 7)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +347,9 @@ def test_an_unreachable_server_is_the_oserror(kind: Kind) -> None:
         kind(server="no such name.invalid").open()
     with pytest.raises(OSError):
         kind(server=f"127.0.0.1:{port}", bind="192.0.2.1").open()
+    for wrong in (-1, 65536 + port):
+        with pytest.raises(OverflowError):  # as sockets say it
+            kind(server="127.0.0.1", port=wrong).open()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -388,6 +406,9 @@ def test_deadlines(kind: Kind, silent: str) -> None:
             client.open(dest, timeout=0.1)
         assert isinstance(caught.value, TimeoutError) and time.monotonic() - begin < 5
         assert client.sock is None and client.addr is None
+    for century in (3e9, 1e300, float("inf")):
+        with AnsweringServer(b"?") as server, pytest.raises(ListenerNotFoundError):
+            kind(server=server.server).open("127.0.0.9", timeout=century)
     with pytest.raises(ValueError):
         kind().open(timeout=-1)
     with pytest.raises(ValueError):
