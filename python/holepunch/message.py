@@ -32,10 +32,10 @@ class Message:
     body: Body
     """What the method speaks of: a host for `>`, a tuple of host and port for `*`, else None."""
 
-    def __init__(self, data: Union[bytes, bytearray, str, "Message"] = b"") -> None:
+    def __init__(self, data: Union[bytes, bytearray, memoryview, str, "Message"] = b"") -> None:
         self.parse(data)
 
-    def parse(self, data: Union[bytes, bytearray, str, "Message"]) -> None:
+    def parse(self, data: Union[bytes, bytearray, memoryview, str, "Message"]) -> None:
         """Becomes the message that the data is."""
         if isinstance(data, Message):
             text = str(data)
@@ -43,7 +43,7 @@ class Message:
             text = data
         else:
             # Every byte string has a text this way, and the text gives the same bytes again.
-            text = bytes(data).decode("utf-8", "surrogateescape")
+            text = bytes(memoryview(data)).decode("utf-8", "surrogateescape")
         self.method = text[:1] or "."
         self.body = None
         self._broken = ""

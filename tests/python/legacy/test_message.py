@@ -1,7 +1,7 @@
 """holepunch.message: the five messages, and that nothing received is evaluated."""
 
 import pathlib
-from typing import Union
+from typing import Any, Union
 
 import pytest
 
@@ -21,6 +21,7 @@ from holepunch.message import Body, Message
         (b"", ".", None, "."),
         ("<", "<", None, "<"),
         (bytearray(b"?"), "?", None, "?"),
+        (memoryview(b"?"), "?", None, "?"),
         (Message(b">host"), ">", "host", ">host"),
     ],
 )
@@ -63,6 +64,12 @@ def test_nothing_is_evaluated(tmp_path: pathlib.Path) -> None:
     made = tmp_path / "made"
     assert Message(f"*(open({str(made)!r}, 'w').name, 1)".encode()).body is None
     assert not made.exists()
+
+
+@pytest.mark.parametrize("data", [None, 5, 1 << 60, 1.5, [60]])
+def test_what_is_no_text_and_no_bytes(data: Any) -> None:
+    with pytest.raises(TypeError):
+        Message(data)
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"x\x80", b">\xff\xfe"])
