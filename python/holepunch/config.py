@@ -85,8 +85,10 @@ def _punch_port() -> int:
 def _host_and_port(text: str, port: int) -> Tuple[str, int]:
     """Splits `host`, `host:port`, `v6` or `[v6]:port`."""
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        given = rest[1:] if rest.startswith(":") else ""
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or rest and not rest.startswith(":"):
+            raise ValueError(f"no host, or host and port: {text!r}; an IPv6 address with a port is [v6]:port")
+        given = rest[1:]
     elif text.count(":") == 1:
         host, given = text.split(":")
     else:

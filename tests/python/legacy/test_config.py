@@ -72,3 +72,10 @@ def test_read_when_an_object_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_is_no_address() -> None:
     with pytest.raises(ValueError, match="port"):
         holepunch.client.Client(server="192.0.2.1:x")
+
+
+def test_addresses_that_are_none() -> None:
+    for text in ("[::1", "[::1]x", "[::1]80", "host:65536", "host:+1"):
+        with pytest.raises(ValueError):
+            holepunch.config._host_and_port(text, 1)
+    assert holepunch.config._host_and_port("[::1]", 1) == ("::1", 1)
