@@ -27,7 +27,7 @@ from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 from . import config
 from ._native import Server as _Loop
-from .errors import NotConnectedError
+from .errors import HolepunchError, NotConnectedError
 from .message import Message
 
 __all__ = ["Client", "Server"]
@@ -374,7 +374,12 @@ class Server:
         return self._rlist != [self] or not isinstance(self._sock, socket.socket)
 
     def _run_loop(self) -> None:
-        loop = _Loop(self._sock.fileno(), config._punch_port())
+        try:
+            loop = _Loop(self._sock.fileno(), config._punch_port())
+        except HolepunchError:
+            if self._closing:
+                return  # another thread has closed the socket meanwhile
+            raise
 
         def follow() -> None:
             try:
@@ -559,7 +564,6 @@ class Server:
         requester.send(Message(f"*{(listener._addr[0], port)!r}"))
         listener.send(Message(f"*{(requester._addr[0], port)!r}"))
         self._heard(listener)
-        _log.info("Introduce %s:%s to %s:%s", *requester._addr[:2], *listener._addr[:2])
         return True
 
     def _find(self, requester: Client, host: str) -> Optional[Client]:

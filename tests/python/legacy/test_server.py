@@ -243,9 +243,24 @@ def test_a_punch_port_that_is_none(port: object, monkeypatch: pytest.MonkeyPatch
     assert server.fileno() == -1
 
 
-def test_log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, punch_port: int) -> None:
+def test_closing_a_server_that_is_about_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server("127.0.0.1", 0)
+
+    def close_meanwhile() -> int:
+        server.close()  # as another thread may
+        return 20001
+
+    monkeypatch.setattr(holepunch.config, "_punch_port", close_meanwhile)
+    server.run()
+    assert server.fileno() == -1
+
+
+@pytest.mark.parametrize("kind", [Server, Hooked])
+def test_log_lines(
+    kind: Type[Server], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, punch_port: int
+) -> None:
     caplog.set_level(logging.INFO)
-    for server in serve(Server("127.0.0.1", 0), monkeypatch):
+    for server in serve(kind("127.0.0.1", 0), monkeypatch):
         works(server)
     where = "%s:%d" % server.addr
     said = [record.getMessage() for record in caplog.records if record.name == "holepunch.server"]
