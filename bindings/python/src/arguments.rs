@@ -6,7 +6,7 @@ use holepunch::{Error, ErrorKind};
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyBytes, PyMemoryView, PyString},
+    types::{PyBytes, PyInt, PyMemoryView, PyString},
 };
 
 use crate::failure::Result;
@@ -35,8 +35,15 @@ pub(crate) fn addresses(addresses: &Bound<'_, PyAny>) -> Result<Vec<SocketAddr>>
 
 /// One local address; `None` when the object is of neither form.
 fn address(object: &Bound<'_, PyAny>) -> Result<Option<SocketAddr>> {
-    let (host, port) = match object.extract::<(String, u16)>() {
-        Ok((host, port)) => (host, port),
+    let (host, port) = match object.extract::<(String, Bound<'_, PyInt>)>() {
+        Ok((host, port)) => match port.extract() {
+            Ok(port) => (host, port),
+            Err(_) => {
+                return Err(Error::new(ErrorKind::InvalidArgument, format!("{port} is no port"))
+                    .with_hint("a port is a number from 0 to 65535")
+                    .into());
+            }
+        },
         Err(_) => match object.extract::<String>() {
             Ok(text) => match text.parse() {
                 Ok(address) => return Ok(Some(address)),
