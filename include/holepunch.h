@@ -1076,11 +1076,10 @@ int32_t holepunch_agent_next_candidate(struct holepunch_agent_t *agent,
                                        struct holepunch_error_t **error);
 
 /**
- * Waits for all of this side's candidates that were not given yet, and writes them with the credentials to the buffer as
- * lines of SDP, ended by NUL.
+ * Waits until all of this side's candidates are known, and writes them with the credentials to the buffer as lines of
+ * SDP, ended by NUL: the same each time, whatever holepunch_agent_next_candidate() gave.
  *
- * capacity is at least HOLEPUNCH_DESCRIPTION_SIZE. text stays the caller's; cancel may be NULL. After
- * HOLEPUNCH_ERROR_TIMEOUT the candidates found until then are in no later description.
+ * capacity is at least HOLEPUNCH_DESCRIPTION_SIZE. text stays the caller's; cancel may be NULL.
  *
  * Errors: those of holepunch_agent_next_candidate().
  */
@@ -1129,7 +1128,8 @@ int32_t holepunch_agent_end_of_candidates(struct holepunch_agent_t *agent,
  * Tells the peer's credentials and candidates, found among lines of SDP, of which all others are skipped. Candidates that
  * cannot be read are left out. Does not block.
  *
- * Errors: those of holepunch_agent_set_remote().
+ * Errors: those of holepunch_agent_set_remote(); HOLEPUNCH_ERROR_INVALID_ARGUMENT also where the peer is an agent of ICE
+ * lite and this one is not controlling.
  */
 int32_t holepunch_agent_set_remote_description(struct holepunch_agent_t *agent,
                                                const char *text,

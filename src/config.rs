@@ -10,6 +10,9 @@ pub const DEFAULT_SERVER_PORT: u16 = 20000;
 /// The port of a STUN server unless told otherwise (RFC 8489 section 8.1).
 pub const DEFAULT_STUN_PORT: u16 = 3478;
 
+/// STUN servers that one agent asks at most: each is asked from every socket of its family.
+pub const MAX_STUN_SERVERS: usize = 8;
+
 /// The port that peers of 2015 are told to punch from, unless told otherwise.
 pub const DEFAULT_PUNCH_PORT: u16 = 20001;
 

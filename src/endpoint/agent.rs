@@ -8,8 +8,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{Cancel, Connection, Endpoint, RESOLUTION, Wait, in_time, wrong_kind};
 use crate::{
     Error, ErrorKind, Result,
-    config::DEFAULT_STUN_PORT,
-    io::{self, Channel, Engine, ServerName},
+    config::{DEFAULT_STUN_PORT, MAX_STUN_SERVERS},
+    io::{self, Channel, Core, Engine, ServerName},
     peer::NegotiateRequest,
     punch::Role,
     wire::{
@@ -92,6 +92,7 @@ impl AgentOptions {
 /// ```
 pub struct Agent {
     engine: Arc<Engine>,
+    role: Role,
     session: SessionId,
     local: Credentials,
 }
@@ -105,6 +106,11 @@ impl Endpoint {
     /// # Errors
     /// `InvalidArgument`, `Unresolvable`, `Cancelled`, `Closed`, `Forked`. That no socket can be bound is told by the agent's calls.
     pub fn agent(&self, role: Role, options: &AgentOptions) -> Result<Agent> {
+        if options.stun_servers.len() > MAX_STUN_SERVERS {
+            let text =
+                format!("{} STUN servers, and an agent asks at most {MAX_STUN_SERVERS}", options.stun_servers.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
         let parse = |server: &String| ServerName::parse_or(server, DEFAULT_STUN_PORT);
         let names = options.stun_servers.iter().map(parse).collect::<Result<Vec<_>>>()?;
         let interrupt = || {
@@ -124,7 +130,7 @@ impl Endpoint {
             prefer_port: self.0.prefer_port,
         };
         let (session, local) = self.0.engine.with(|core| core.negotiate(request))??;
-        Ok(Agent { engine: self.0.engine.clone(), session, local })
+        Ok(Agent { engine: self.0.engine.clone(), role, session, local })
     }
 }
 
@@ -158,24 +164,15 @@ impl Agent {
         next.map_err(|error| in_time(error, "no further candidate was found"))
     }
 
-    /// Waits for all our candidates that were not taken yet, and gives them with the credentials as lines of SDP.
+    /// Waits until all our candidates are known, and gives them with the credentials as lines of SDP: the same each time,
+    /// whatever [`next_candidate`](Self::next_candidate) gave.
     ///
     /// # Errors
-    /// As [`next_candidate`](Self::next_candidate); after `Timeout` what was taken is in no later description.
+    /// As [`next_candidate`](Self::next_candidate).
     pub fn local_description(&self, wait: Wait) -> Result<String> {
-        let deadline = wait.deadline();
-        let mut lines = Vec::new();
-        loop {
-            let wait = deadline.left().map_or(wait.clone(), |left| wait.but_at_most(left));
-            match self.next_candidate(wait)? {
-                Some(line) => lines.push(line),
-                None => break,
-            }
-        }
-        let candidates = lines.iter().map(String::as_str).collect();
-        let description =
-            Description { ufrag: &self.local.ufrag, password: &self.local.password, candidates, is_complete: true };
-        Ok(description.to_string())
+        let lines = self.engine.wait(&wait, |core| core.local_candidates(self.session));
+        let lines = lines.map_err(|error| in_time(error, "not all candidates were found"))?;
+        Ok(self.describe(&lines))
     }
 
     /// Tells the peer's credentials; checks begin. To tell the same again changes nothing. Does not block.
@@ -213,9 +210,17 @@ impl Agent {
     /// Does not block.
     ///
     /// # Errors
-    /// As [`set_remote`](Self::set_remote).
+    /// As [`set_remote`](Self::set_remote); `InvalidArgument` also where the peer is an agent of ICE lite and this one is not
+    /// controlling, for then nobody would be (RFC 8445 section 6.1.1).
     pub fn set_remote_description(&self, text: &str) -> Result<()> {
         let found = Description::parse(text).map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
+        if found.is_lite && self.role != Role::Controlling {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the peer is ICE lite, which leaves the choice to this agent",
+            )
+            .with_hint("make the agent controlling"));
+        }
         self.set_remote(found.ufrag, found.password)?;
         for line in found.candidates {
             match self.add_remote_candidate(line) {
@@ -232,16 +237,60 @@ impl Agent {
     /// `Timeout`: the time of `wait` is over, or the two have found no path in theirs; `Cancelled`, `AddressInUse`, `Io`;
     /// `Closed`, `Forked`.
     pub fn connect(&self, wait: Wait) -> Result<Connection> {
-        match self.engine.wait(&wait, |core| core.negotiated(self.session))? {
-            Channel::Datagrams(link) => Ok(Connection::new(self.engine.clone(), link)),
-            Channel::Stream(_) => Err(wrong_kind()),
-        }
+        let channel = self.engine.wait(&wait, |core| core.negotiated(self.session))?;
+        self.connection(channel)
+    }
+
+    /// As [`next_candidate`](Self::next_candidate), without waiting: `None` while it is not known. Like the other polls,
+    /// worth asking again when [`EndpointBuilder::on_change`](super::EndpointBuilder::on_change) says so.
+    ///
+    /// # Errors
+    /// As there, except for `Timeout` and `Cancelled` of the wait.
+    pub fn poll_candidate(&self) -> Option<Result<Option<String>>> {
+        self.poll(|core| core.next_candidate(self.session))
+    }
+
+    /// As [`local_description`](Self::local_description), without waiting: `None` while it is not known.
+    ///
+    /// # Errors
+    /// As [`poll_candidate`](Self::poll_candidate).
+    pub fn poll_description(&self) -> Option<Result<String>> {
+        let lines = self.poll(|core| core.local_candidates(self.session))?;
+        Some(lines.map(|lines| self.describe(&lines)))
+    }
+
+    /// As [`connect`](Self::connect), without waiting: `None` while it is not known.
+    ///
+    /// # Errors
+    /// As there, except for `Timeout` and `Cancelled` of the wait.
+    pub fn poll_connect(&self) -> Option<Result<Connection>> {
+        let channel = self.poll(|core| core.negotiated(self.session))?;
+        Some(channel.and_then(|channel| self.connection(channel)))
     }
 
     /// Gives the negotiation up: blocked calls fail with `Closed`. A connection that it gave lives on. Idempotent, from any thread.
     pub fn close(&self) {
         // It fails where nothing is left to give up: in a forked child, or after a panic.
         let _ = self.engine.with(|core| core.forget_negotiation(self.session));
+    }
+}
+
+impl Agent {
+    fn poll<T>(&self, ask: impl FnOnce(&mut Core) -> Option<Result<T>>) -> Option<Result<T>> {
+        self.engine.with(ask).unwrap_or_else(|error| Some(Err(error)))
+    }
+
+    fn describe(&self, candidates: &[String]) -> String {
+        let Credentials { ufrag, password } = &self.local;
+        let candidates = candidates.iter().map(String::as_str).collect();
+        Description { ufrag, password, candidates, is_complete: true, is_lite: false }.to_string()
+    }
+
+    fn connection(&self, channel: Channel) -> Result<Connection> {
+        match channel {
+            Channel::Datagrams(link) => Ok(Connection::new(self.engine.clone(), link)),
+            Channel::Stream(_) => Err(wrong_kind()),
+        }
     }
 }
 

@@ -169,8 +169,10 @@ pub(crate) struct Listening {
 /// A session whose signalling is the program's own, as its calls see it.
 #[derive(Default)]
 pub(crate) struct Negotiating {
-    /// Our candidates that the program has not taken yet, as lines.
-    pub(super) candidates: VecDeque<String>,
+    /// Our candidates, as lines.
+    pub(super) candidates: Vec<String>,
+    /// So many of them were given one by one.
+    pub(super) given: usize,
     /// There will be no more.
     pub(super) is_gathered: bool,
 }

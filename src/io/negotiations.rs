@@ -24,20 +24,38 @@ impl Core {
 
     /// The next of our candidates; within, `None` when there are no more.
     pub(crate) fn next_candidate(&mut self, session: SessionId) -> Option<Result<Option<String>>> {
+        let gathered = self.gathered(session);
+        if let Some(Err(error)) = gathered {
+            return Some(Err(error));
+        }
+        let negotiation = self.negotiations.get_mut(&session)?;
+        match negotiation.candidates.get(negotiation.given) {
+            Some(candidate) => {
+                negotiation.given += 1;
+                Some(Ok(Some(candidate.clone())))
+            }
+            None => gathered.map(|_| Ok(None)),
+        }
+    }
+
+    /// All our candidates, once there will be no more.
+    pub(crate) fn local_candidates(&self, session: SessionId) -> Option<Result<Vec<String>>> {
+        let known = || self.negotiations.get(&session).map(|negotiation| negotiation.candidates.clone());
+        Some(self.gathered(session)?.map(|()| known().unwrap_or_default()))
+    }
+
+    /// Whether all our candidates are known, or why they will not be.
+    fn gathered(&self, session: SessionId) -> Option<Result<()>> {
         if let Err(error) = self.check_open() {
             return Some(Err(error));
         }
-        let Some(negotiation) = self.negotiations.get_mut(&session) else { return Some(Err(closed())) };
-        if let Some(candidate) = negotiation.candidates.pop_front() {
-            return Some(Ok(Some(candidate)));
-        }
-        if negotiation.is_gathered {
-            return Some(Ok(None));
-        }
-        match self.connects.get(&session) {
-            Some(Some(Err(error))) => Some(Err(error.clone())),
-            Some(_) => None,
-            None => Some(Ok(None)),
+        match (self.negotiations.get(&session), self.connects.get(&session)) {
+            (None, _) => Some(Err(closed())),
+            (Some(negotiation), _) if negotiation.is_gathered => Some(Ok(())),
+            (_, Some(Some(Err(error)))) => Some(Err(error.clone())),
+            (_, Some(_)) => None,
+            // It has given its connection, and gathers no more.
+            (_, None) => Some(Ok(())),
         }
     }
 

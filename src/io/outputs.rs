@@ -165,7 +165,7 @@ impl Core {
             PeerEvent::Introduced { .. } => {}
             PeerEvent::LocalCandidate { session, candidate } => {
                 if let Some(negotiation) = self.negotiations.get_mut(session) {
-                    negotiation.candidates.push_back(candidate.to_string());
+                    negotiation.candidates.push(candidate.to_string());
                 }
             }
             PeerEvent::Gathered { session } => {

@@ -177,11 +177,13 @@ pub struct Description<'a> {
     pub candidates: Vec<&'a str>,
     /// No further candidate follows (RFC 8840).
     pub is_complete: bool,
+    /// The agent answers checks and makes none (RFC 8445 section 2.5): the other one must be controlling.
+    pub is_lite: bool,
 }
 
 impl<'a> Description<'a> {
-    /// Finds these in a text: lines of SDP, each with `a=` or without, of which all others are skipped. Of several
-    /// fragments and passwords, as where there are several media sections, the first counts.
+    /// Finds these in a text: lines of SDP, each with `a=` or without, of which all others are skipped. Of several media
+    /// sections the first counts, and what is said in it comes before what was said for all (RFC 8839 section 5.4).
     ///
     /// # Errors
     /// A text that says what is missing or wrong.
@@ -190,9 +192,16 @@ impl<'a> Description<'a> {
             return Err("the description is too long");
         }
         let (mut ufrag, mut password) = (None, None);
+        let mut for_all = None;
         let mut candidates = Vec::new();
-        let mut is_complete = false;
+        let (mut is_complete, mut is_lite) = (false, false);
         for line in text.lines().map(str::trim) {
+            if strip_prefix(line, "m=").is_some() {
+                if for_all.is_some() {
+                    break;
+                }
+                for_all = Some((ufrag.take(), password.take()));
+            }
             let line = strip_prefix(line, "a=").unwrap_or(line);
             if let Some(value) = strip_prefix(line, "ice-ufrag:") {
                 ufrag = ufrag.or(Some(value));
@@ -200,19 +209,26 @@ impl<'a> Description<'a> {
                 password = password.or(Some(value));
             } else if strip_prefix(line, "candidate:").is_some() {
                 candidates.push(line);
-            } else if line == "end-of-candidates" {
+            } else if line.eq_ignore_ascii_case("end-of-candidates") {
                 is_complete = true;
+            } else if line.eq_ignore_ascii_case("ice-lite") {
+                is_lite = true;
             }
         }
+        let for_all = for_all.unwrap_or_default();
+        let (ufrag, password) = (ufrag.or(for_all.0), password.or(for_all.1));
         let ufrag = ufrag.ok_or("the description has no ice-ufrag")?;
         let password = password.ok_or("the description has no ice-pwd")?;
         check_credentials(ufrag, password)?;
-        Ok(Self { ufrag, password, candidates, is_complete })
+        Ok(Self { ufrag, password, candidates, is_complete, is_lite })
     }
 }
 
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_lite {
+            writeln!(f, "a=ice-lite")?;
+        }
         writeln!(f, "a=ice-ufrag:{}\na=ice-pwd:{}\na=ice-options:trickle", self.ufrag, self.password)?;
         for candidate in &self.candidates {
             writeln!(f, "a={candidate}")?;
@@ -223,7 +239,12 @@ impl fmt::Display for Description<'_> {
 
 impl fmt::Debug for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Description({}, .., {:?}, {})", self.ufrag, self.candidates, self.is_complete)
+        f.debug_struct("Description")
+            .field("ufrag", &self.ufrag)
+            .field("candidates", &self.candidates)
+            .field("is_complete", &self.is_complete)
+            .field("is_lite", &self.is_lite)
+            .finish_non_exhaustive()
     }
 }
 
@@ -322,12 +343,27 @@ mod tests {
         let again = found.to_string();
         assert_eq!(Description::parse(&again), Ok(found.clone()));
         assert!(!format!("{found:?}").contains("0123456789"), "passwords are not printed");
+        let lite = format!("a=ice-lite\n{again}");
+        let lite = Description::parse(&lite).unwrap();
+        assert!(lite.is_lite && !found.is_lite && lite.to_string().starts_with("a=ice-lite\na=ice-ufrag:"));
         for wrong in
             ["", "a=ice-ufrag:abcd", "ice-ufrag:abc\nice-pwd:0123456789012345678901", "ice-ufrag:abcd\nice-pwd:1"]
         {
             assert!(Description::parse(wrong).is_err(), "{wrong}");
         }
         assert!(Description::parse(&"\n".repeat(MAX_DESCRIPTION + 1)).is_err());
+    }
+
+    #[test]
+    fn of_several_media_sections_the_first_counts() {
+        let section =
+            |ufrag: &str| format!("m=audio 9 X 0\na=ice-ufrag:{ufrag}\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\n");
+        let text =
+            format!("a=ice-ufrag:forall\na=ice-pwd:0123456789012345678901\n{}{}", section("first"), section("second"));
+        let found = Description::parse(&text).unwrap();
+        assert_eq!((found.ufrag, found.password, found.candidates.len()), ("first", "0123456789012345678901", 1));
+        let only_for_all = text.replace("a=ice-ufrag:first\n", "");
+        assert_eq!(Description::parse(&only_for_all).unwrap().ufrag, "forall");
     }
 
     fn any_candidate() -> impl Strategy<Value = Candidate> {

@@ -58,6 +58,9 @@ fn candidates_are_told_one_by_one() {
     assert_eq!(near.next_candidate(LONG.into()).unwrap(), None);
     assert_eq!(near.next_candidate(LONG.into()).unwrap(), None);
     assert_eq!((near.ufrag().len(), near.password().len()), (8, 32));
+    let description = near.local_description(LONG.into()).unwrap();
+    assert!(description.contains(&format!("a={line}\n")), "what was given is in the description all the same");
+    assert_eq!(near.local_description(LONG.into()).unwrap(), description);
     far.add_remote_candidate(&format!("a={line}")).unwrap();
     far.add_remote_candidate("").unwrap();
     far.set_remote(near.ufrag(), near.password()).unwrap();
@@ -74,6 +77,29 @@ fn candidates_are_told_one_by_one() {
 }
 
 #[test]
+fn what_is_known_may_be_polled() {
+    let (near, far) = (agent(Role::Controlling), agent(Role::Controlled));
+    fn until<T>(mut poll: impl FnMut() -> Option<holepunch::Result<T>>) -> T {
+        loop {
+            match poll() {
+                Some(known) => return known.unwrap(),
+                None => thread::yield_now(),
+            }
+        }
+    }
+    let line = until(|| near.poll_candidate()).unwrap();
+    assert_eq!(until(|| near.poll_candidate()), None);
+    assert!(until(|| near.poll_description()).contains(&line));
+    assert!(near.poll_connect().is_none());
+    far.set_remote_description(&until(|| near.poll_description())).unwrap();
+    near.set_remote_description(&until(|| far.poll_description())).unwrap();
+    let (near_end, far_end) = (until(|| near.poll_connect()), until(|| far.poll_connect()));
+    near_end.send(b"hello").unwrap();
+    assert_eq!(receive(&far_end).unwrap(), b"hello");
+    assert_eq!(near.poll_connect().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
 fn wrong_arguments_are_refused() {
     let agent = agent(Role::Controlling);
     let kinds = [
@@ -81,12 +107,16 @@ fn wrong_arguments_are_refused() {
         agent.set_remote("abcd", "short"),
         agent.add_remote_candidate("candidate:nonsense"),
         agent.set_remote_description("v=0"),
+        self::agent(Role::Controlled)
+            .set_remote_description("a=ice-lite\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901"),
     ];
     for result in kinds {
         assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
     let endpoint = Endpoint::builder().build().unwrap();
     let options = AgentOptions::default().stun_server("a b");
+    assert_eq!(endpoint.agent(Role::Controlling, &options).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let options = (0..9).fold(AgentOptions::default(), |options, _| options.stun_server("127.0.0.1"));
     assert_eq!(endpoint.agent(Role::Controlling, &options).unwrap_err().kind(), ErrorKind::InvalidArgument);
     let options = AgentOptions::default().stun_server("nowhere.invalid");
     assert_eq!(endpoint.agent(Role::Controlling, &options).unwrap_err().kind(), ErrorKind::Unresolvable);

@@ -206,11 +206,10 @@ pub unsafe extern "C" fn holepunch_agent_next_candidate(
     }
 }
 
-/// Waits for all of this side's candidates that were not given yet, and writes them with the credentials to the buffer as
-/// lines of SDP, ended by NUL.
+/// Waits until all of this side's candidates are known, and writes them with the credentials to the buffer as lines of
+/// SDP, ended by NUL: the same each time, whatever holepunch_agent_next_candidate() gave.
 ///
-/// capacity is at least HOLEPUNCH_DESCRIPTION_SIZE. text stays the caller's; cancel may be NULL. After
-/// HOLEPUNCH_ERROR_TIMEOUT the candidates found until then are in no later description.
+/// capacity is at least HOLEPUNCH_DESCRIPTION_SIZE. text stays the caller's; cancel may be NULL.
 ///
 /// Errors: those of holepunch_agent_next_candidate().
 #[unsafe(no_mangle)]
@@ -284,7 +283,8 @@ pub unsafe extern "C" fn holepunch_agent_end_of_candidates(
 /// Tells the peer's credentials and candidates, found among lines of SDP, of which all others are skipped. Candidates that
 /// cannot be read are left out. Does not block.
 ///
-/// Errors: those of holepunch_agent_set_remote().
+/// Errors: those of holepunch_agent_set_remote(); HOLEPUNCH_ERROR_INVALID_ARGUMENT also where the peer is an agent of ICE
+/// lite and this one is not controlling.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn holepunch_agent_set_remote_description(
     agent: *mut holepunch_agent_t,

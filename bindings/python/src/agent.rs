@@ -14,8 +14,8 @@ use crate::{
 
 /// One negotiation of ICE with signalling of the program's own, from `Endpoint.agent`; the peer may be any agent of ICE.
 ///
-/// What the peer is to be told comes out: `ufrag`, `password` and `next_candidate`, or `local_description` at once. What
-/// the peer said goes in, in whatever order: `set_remote` and `add_remote_candidate`, or `set_remote_description`. Then
+/// What the peer is to be told comes out: `ufrag`, `password` and `next_candidate` (or iterate the agent), or
+/// `local_description` at once. What the peer said goes in, in whatever order: `set_remote` and `add_remote_candidate`, or `set_remote_description`. Then
 /// `connect` waits for the connection, which is like any other, save that the peer is not told of its end: it notices
 /// within 30 seconds. Closing the agent leaves the connection open. Methods may be called from any thread, several at once.
 #[pyclass(module = "holepunch", frozen)]
@@ -53,6 +53,16 @@ impl Agent {
         wait::once(py, timeout.try_into()?, cancel, move |_, wait| call(&agent, wait))
     }
 
+    /// Asks without waiting; `None` while it is not known.
+    fn poll<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&holepunch::Agent) -> Option<holepunch::Result<T>> + Send,
+    ) -> Result<Option<T>> {
+        let agent = self.get()?;
+        Ok(py.detach(move || ask(&agent)).transpose()?)
+    }
+
     /// Runs a call that does not wait.
     fn tell(&self, py: Python<'_>, call: impl FnOnce(&holepunch::Agent) -> holepunch::Result<()> + Send) -> Result<()> {
         let agent = self.get()?;
@@ -86,7 +96,7 @@ impl Agent {
         self.wait(py, timeout, cancel, holepunch::Agent::next_candidate)
     }
 
-    /// Waits for all our candidates that were not given yet; returns them with the credentials as lines of SDP.
+    /// Waits until all our candidates are known; returns them with the credentials as lines of SDP, the same each time.
     #[pyo3(signature = (timeout=None, *, cancel=None))]
     fn local_description(&self, py: Python<'_>, timeout: Option<f64>, cancel: Option<&Cancel>) -> Result<String> {
         self.wait(py, timeout, cancel, holepunch::Agent::local_description)
@@ -107,7 +117,8 @@ impl Agent {
         self.tell(py, holepunch::Agent::end_of_candidates)
     }
 
-    /// Tells the peer's credentials and candidates, found among lines of SDP.
+    /// Tells the peer's credentials and candidates, found among lines of SDP. A peer of ICE lite leaves the choice to us: for
+    /// it the agent must be controlling.
     fn set_remote_description(&self, py: Python<'_>, text: &str) -> Result<()> {
         self.tell(py, |agent| agent.set_remote_description(text))
     }
@@ -118,6 +129,21 @@ impl Agent {
         Ok(Connection::new(self.wait(py, timeout, cancel, holepunch::Agent::connect)?))
     }
 
+    /// As `next_candidate`, without waiting: None while it is not known, "" when there are no more.
+    fn _poll_candidate(&self, py: Python<'_>) -> Result<Option<String>> {
+        Ok(self.poll(py, holepunch::Agent::poll_candidate)?.map(Option::unwrap_or_default))
+    }
+
+    /// As `local_description`, without waiting: None while it is not known.
+    fn _poll_description(&self, py: Python<'_>) -> Result<Option<String>> {
+        self.poll(py, holepunch::Agent::poll_description)
+    }
+
+    /// As `connect`, without waiting: None while it is not known.
+    fn _poll_connect(&self, py: Python<'_>) -> Result<Option<Connection>> {
+        Ok(self.poll(py, holepunch::Agent::poll_connect)?.map(Connection::new))
+    }
+
     /// Gives the negotiation up; a connection that it gave lives on. Blocked calls fail with `ClosedError`.
     ///
     /// Any thread, any time, any number of times.
@@ -125,6 +151,24 @@ impl Agent {
         let Some(agent) = self.take() else { return Ok(()) };
         py.detach(|| agent.close());
         wait::dispose(py, agent)
+    }
+
+    /// As `close`, in this thread: quick while the endpoint is held otherwise.
+    fn _close(&self, py: Python<'_>) {
+        if let Some(agent) = self.take() {
+            py.detach(move || {
+                agent.close();
+                drop(agent);
+            });
+        }
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> Result<Option<String>> {
+        self.next_candidate(py, None, None)
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {

@@ -16,7 +16,7 @@ use super::{Context, Introduction, Phase, Session};
 use crate::{
     Error, ErrorKind,
     address::{canonical, is_sharable, unspecified},
-    config::Checks,
+    config::{Checks, MAX_STUN_SERVERS},
     machine::{BoundSocket, Level, NextWake, Output, Random, SocketId, Timer, Transmit},
     peer::{NegotiateRequest, PeerEvent, ServerAddress, negotiation::Negotiation},
     punch::{Arrival, Candidate, CandidateKind, Provenance, Role},
@@ -33,9 +33,6 @@ const MAX_REMOTE: usize = 32;
 /// Checks of the peer that are kept until its credentials are known, and the length of each that is kept at most, in bytes.
 const MAX_EARLY: usize = 16;
 const MAX_EARLY_LENGTH: usize = 1_280;
-
-/// STUN servers that are asked at most.
-const MAX_SERVERS: usize = 8;
 
 /// The characters that credentials are made of: 6 bits each (RFC 8839 section 5.4).
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -77,7 +74,7 @@ pub(in crate::peer) struct Signalled {
 impl Signalled {
     pub(in crate::peer) fn new(request: NegotiateRequest, random: &mut Random) -> Self {
         let NegotiateRequest { role, stun_servers: mut servers, timeout, .. } = request;
-        servers.truncate(MAX_SERVERS);
+        servers.truncate(MAX_STUN_SERVERS);
         let local = Credentials { ufrag: ice_chars::<8>(random), password: ice_chars::<32>(random) };
         Self {
             role,
