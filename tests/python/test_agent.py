@@ -1,10 +1,12 @@
 """Agents with signalling of the program's own: here a variable is the signalling."""
 
+import socket
 import threading
 import time
 from typing import Callable, Iterator, List, Tuple
 
 import pytest
+from aioice import stun
 
 import holepunch
 
@@ -46,6 +48,55 @@ def test_trickle(agents: Tuple[holepunch.Agent, holepunch.Agent]) -> None:
     assert far_end.recv(timeout=5) == b"it outlives its agent"
     far_end.close()
     connection.close()
+
+
+def test_a_description_is_the_same_each_time(agents: Tuple[holepunch.Agent, holepunch.Agent], silent_server: str) -> None:
+    agent, _ = agents
+    lines = list(agent)
+    assert lines and agent.next_candidate() is None
+    description = agent.local_description()
+    assert [line for line in description.splitlines() if "candidate:" in line] == [f"a={line}" for line in lines]
+    assert agent.local_description() == description
+    with holepunch.agent("controlled", bind="127.0.0.1", stun_servers=silent_server) as agent:
+        with pytest.raises(holepunch.TimeoutError, match="not all candidates"):
+            agent.local_description(timeout=0.01)
+        assert agent.next_candidate() is not None  # nothing was lost
+
+
+def test_ice_lite(agents: Tuple[holepunch.Agent, holepunch.Agent]) -> None:
+    """A peer that answers checks and makes none, as media servers do (RFC 8445 section 2.5)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lite:
+        lite.bind(("127.0.0.1", 0))
+        lite.settimeout(10)
+        description = (
+            f"v=0\r\na=ice-lite\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=ice-ufrag:lite\r\n"
+            f"a=ice-pwd:{PASSWORD}\r\na=candidate:1 1 udp 2130706431 127.0.0.1 {lite.getsockname()[1]} typ host\r\n"
+        )
+        one, other = agents
+        with pytest.raises(holepunch.InvalidArgumentError, match="make the agent controlling"):
+            other.set_remote_description(description)
+        one.set_remote_description(description)
+        received: List[bytes] = []
+
+        def answer() -> None:
+            while True:
+                data, addr = lite.recvfrom(2000)
+                if data[0] > 3:
+                    received.append(data)
+                    return
+                check = stun.parse_message(data)
+                assert check.check_message_integrity(PASSWORD.encode())
+                answer = stun.Message(check.message_method, stun.Class.RESPONSE, check.transaction_id)
+                answer.attributes["XOR-MAPPED-ADDRESS"] = addr
+                answer.add_message_integrity(PASSWORD.encode())
+                lite.sendto(bytes(answer), addr)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with one.connect(timeout=10) as connection:
+            connection.send(b"hello")
+            answering.join()
+        assert received == [b"hello"]
 
 
 def test_without_a_peer(agents: Tuple[holepunch.Agent, holepunch.Agent]) -> None:

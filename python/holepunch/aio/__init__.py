@@ -13,25 +13,28 @@ or entered with `async with`, which closes what they gave. Every wait ends at on
 
 Objects belong to the event loop that was running when they were made, and must be used there. Nothing blocks the loop, and
 no wait needs a thread: an endpoint's own thread answers servers and peers even while the loop is busy, and wakes the loop.
-Only looking up a server's name and `Connection.end` borrow a thread of the loop's executor. `close()` returns at once, and
+Only looking up a server's name (an agent's STUN servers always) and `Connection.end` borrow a thread of the loop's executor. `close()` returns at once, and
 `wait_closed()` waits until the peers know (3 seconds at most), as asyncio has it; leaving `async with` does both.
 """
 
 from typing import Optional
 
 from .._native import Path
-from ..arguments import Bind, Family, Secret, Servers
+from ..arguments import Bind, Family, Role, Secret, Servers
+from .agent import Agent
 from .channels import Connection, Stream
 from .endpoint import Endpoint, Listener
 from .opening import Opening
 
 __all__ = [
+    "Agent",
     "Connection",
     "Endpoint",
     "Listener",
     "Opening",
     "Path",
     "Stream",
+    "agent",
     "connect",
     "connect_datagram",
     "listen",
@@ -112,5 +115,22 @@ def connect_datagram(
     async def opening() -> Connection:
         endpoint = Endpoint._for_one(servers, bind, family, secret)
         return await endpoint._alone(endpoint._connect_datagram(target, wait, timeout))
+
+    return Opening(opening())
+
+
+def agent(
+    role: Role,
+    *,
+    stun_servers: Optional[Servers] = None,
+    bind: Optional[Bind] = None,
+    family: Optional[Family] = None,
+    timeout: Optional[float] = 30.0,
+) -> Opening[Agent]:
+    """Begins a negotiation of ICE with signalling of the program's own, with an endpoint of its own."""
+
+    async def opening() -> Agent:
+        endpoint = Endpoint._for_one(None, bind, family, None)
+        return await endpoint._alone(endpoint._agent(role, stun_servers, timeout))
 
     return Opening(opening())

@@ -2,13 +2,12 @@
 
 import asyncio
 import socket
-import warnings
-from types import TracebackType
-from typing import TYPE_CHECKING, Optional, Tuple, Type, TypeVar, Union
+from typing import TYPE_CHECKING, Optional, Tuple, Union
 
 from .. import _native
 from .._native import Path
 from ..arguments import BytesLike
+from .child import Child
 from .readiness import Readiness
 
 if TYPE_CHECKING:
@@ -19,20 +18,16 @@ __all__ = ["Connection", "Stream"]
 _PIECE = 1 << 18
 """Bytes given to the system at once; each piece is copied."""
 
-_Channel = TypeVar("_Channel", bound="_Common")
 
-
-class _Common:
+class _Common(Child):
     """What both have."""
 
     def __init__(self, endpoint: "Endpoint", native: Union[_native.Stream, _native.Connection]) -> None:
+        super().__init__(endpoint, native)
         loop = endpoint._loop
-        self._endpoint = endpoint
         self._common = native
-        self._closed = False
         self._reading = Readiness(loop, native.fileno(), loop.add_reader, loop.remove_reader)
         self._writing = Readiness(loop, native.fileno(), loop.add_writer, loop.remove_writer)
-        endpoint._children.add(self)
 
     @property
     def path(self) -> Path:
@@ -53,38 +48,9 @@ class _Common:
         """The socket's descriptor; -1 once closed."""
         return self._common.fileno()
 
-    def close(self) -> None:
-        """Closes it and tells the peer in the background; what waits fails with `ClosedError`. Any number of times."""
-        if not self._closed:
-            self._closed = True
-            self._reading.close()
-            self._writing.close()
-            self._common._close()
-            self._endpoint._left(self)
-
-    async def wait_closed(self) -> None:
-        """Waits until the peer knows that it was closed, where an endpoint was made for this alone; 3 seconds at most."""
-        await self._endpoint._wait_left()
-
-    async def __aenter__(self: _Channel) -> _Channel:
-        return self
-
-    async def __aexit__(
-        self,
-        _type: Optional[Type[BaseException]],
-        _value: Optional[BaseException],
-        _traceback: Optional[TracebackType],
-    ) -> None:
-        self.close()
-        await self.wait_closed()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self)
-            self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._common).replace("<holepunch.", "<holepunch.aio.", 1)
+    def _before_close(self) -> None:
+        self._reading.close()
+        self._writing.close()
 
 
 class Stream(_Common):
@@ -124,8 +90,7 @@ class Stream(_Common):
     def into_socket(self) -> socket.socket:
         """Gives the socket away: connected, blocking, with nothing of this package on it. The stream is as good as closed."""
         self._closed = True
-        self._reading.close()
-        self._writing.close()
+        self._before_close()
         given = self._native.into_socket()
         self._endpoint._left(self)
         return given

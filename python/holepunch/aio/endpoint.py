@@ -12,9 +12,11 @@ from weakref import WeakSet
 
 from .. import _native
 from ..address import Address
-from ..arguments import Bind, Family, Secret, Servers
+from ..arguments import Bind, Family, Role, Secret, Servers
 from ..errors import ClosedError, TimeoutError
+from .agent import Agent
 from .channels import Connection, Stream
+from .child import Child
 from .opening import Opening
 from .readiness import Readiness, deadline
 
@@ -71,6 +73,12 @@ class Endpoint:
     ) -> Opening[Connection]:
         """As `connect`, but for datagrams."""
         return Opening(self._connect_datagram(target, wait, timeout))
+
+    def agent(
+        self, role: Role, *, stun_servers: Optional[Servers] = None, timeout: Optional[float] = 30.0
+    ) -> Opening[Agent]:
+        """Begins a negotiation of ICE with signalling of the program's own. Await it, or enter it with `async with`."""
+        return Opening(self._agent(role, stun_servers, timeout))
 
     def close(self) -> None:
         """Closes the endpoint with all that came from it. Peers and servers are told in the background. Any number of times."""
@@ -150,11 +158,11 @@ class Endpoint:
         self, kind: "Type[Listener[_Accepted]]", name: Optional[str], datagrams: bool, timeout: Optional[float]
     ) -> "Listener[_Accepted]":
         until = deadline(self._loop, timeout)
-        native = await self._start(lambda cancel: self._native._start_listen(name, datagrams, timeout, cancel))
+        native = await self._start(
+            lambda cancel: self._native._start_listen(name, datagrams, timeout, cancel), self._native._looks_up_names()
+        )
         try:
-            while not native._poll_listening():
-                if not await self._changes.wait(until):
-                    raise TimeoutError("no server has answered in time", "allow more time")
+            await self._until(lambda: native._poll_listening() or None, until, "no server has answered")
         except BaseException:
             native._close()
             raise
@@ -170,23 +178,39 @@ class Endpoint:
         self, target: str, datagrams: bool, wait: Optional[float], timeout: Optional[float]
     ) -> Union[_native.Stream, _native.Connection]:
         connecting = await self._start(
-            lambda cancel: self._native._start_connect(target, datagrams, wait, timeout, cancel)
+            lambda cancel: self._native._start_connect(target, datagrams, wait, timeout, cancel),
+            self._native._looks_up_names(),
         )
         try:
-            while True:
-                outcome = connecting.poll()
-                if outcome is not None:
-                    return outcome
-                await self._changes.wait(None)
+            return await self._until(connecting.poll, None, "")
         finally:
             connecting.close()
 
-    async def _start(self, start: Callable[[Optional[_native.Cancel]], _Result]) -> _Result:
+    async def _agent(self, role: Role, stun_servers: Optional[Servers], timeout: Optional[float]) -> Agent:
+        native = await self._start(
+            lambda cancel: self._native.agent(role, stun_servers=stun_servers, timeout=timeout, cancel=cancel),
+            stun_servers is not None,
+        )
+        return Agent(self, native)
+
+    async def _start(self, start: Callable[[Optional[_native.Cancel]], _Result], looks_up: bool) -> _Result:
+        """Runs a call that starts something, in a thread where it may look up names."""
+        self._check_loop()
+        return await self._in_thread(start) if looks_up else start(None)
+
+    async def _until(self, poll: Callable[[], Optional[_Result]], until: Optional[float], late: str) -> _Result:
+        """What a poll finds, once it finds something; `late` says what it has not, when the loop's time is over."""
+        self._check_loop()
+        while True:
+            outcome = poll()
+            if outcome is not None:
+                return outcome
+            if not await self._changes.wait(until):
+                raise TimeoutError(f"{late} in time", "allow more time")
+
+    def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("the endpoint belongs to another event loop")
-        if self._native._looks_up_names():
-            return await self._in_thread(start)
-        return start(None)
 
     async def _in_thread(self, call: Callable[[_native.Cancel], _Result]) -> _Result:
         """Runs a call that blocks in a thread of the loop's executor, and ends it when the task is cancelled."""
@@ -197,19 +221,18 @@ class Endpoint:
             cancel.cancel()
 
 
-class Listener(Generic[_Accepted]):
+class Listener(Child, Generic[_Accepted]):
     """A listener: registered with the servers, it accepts many peers, until it is closed.
 
     `accept` and `accept_datagram` may both be used, by several tasks at once. `async for` accepts streams (one from `listen`)
-    or connections for datagrams (one from `listen_datagram`), and ends when the listener is closed.
+    or connections for datagrams (one from `listen_datagram`), and ends when the listener is closed. Then its name is free
+    again at once, and connections live on.
     """
 
     def __init__(self, endpoint: Endpoint, native: "_native.Listener[_native.Stream]", datagrams: bool) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint, native)
         self._native = native
         self._datagrams = datagrams
-        self._closed = False
-        endpoint._children.add(self)
 
     async def accept(self, timeout: Optional[float] = None) -> Stream:
         """Waits for a peer and returns the stream to it. A peer that could not be met ends nothing."""
@@ -231,29 +254,6 @@ class Listener(Generic[_Accepted]):
         """Our addresses as the servers see them."""
         return self._native.mapped
 
-    def close(self) -> None:
-        """Closes the listener; its name is free again at once. What waits fails with `ClosedError`, connections live on."""
-        if not self._closed:
-            self._closed = True
-            self._native._close()
-            self._endpoint._left(self)
-
-    async def wait_closed(self) -> None:
-        """Waits until all is closed that an endpoint made for this listener alone had to close; 3 seconds at most."""
-        await self._endpoint._wait_left()
-
-    async def __aenter__(self) -> "Listener[_Accepted]":
-        return self
-
-    async def __aexit__(
-        self,
-        _type: Optional[Type[BaseException]],
-        _value: Optional[BaseException],
-        _traceback: Optional[TracebackType],
-    ) -> None:
-        self.close()
-        await self.wait_closed()
-
     def __aiter__(self) -> "Listener[_Accepted]":
         return self
 
@@ -263,11 +263,3 @@ class Listener(Generic[_Accepted]):
         except ClosedError:
             raise StopAsyncIteration from None
         return cast(_Accepted, accepted)
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self)
-            self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._native).replace("<holepunch.", "<holepunch.aio.", 1)
