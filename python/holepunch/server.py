@@ -307,7 +307,9 @@ class Server:
         """Accepts one client. A hook: `run` calls it when somebody connects."""
         sock, addr = self._sock.accept()
         client = Client(self)
-        client.open(sock, addr[:2])
+        # On a socket of both families IPv4 addresses come as ::ffff:203.0.113.2, by which nobody asks for them.
+        host = addr[0].replace("::ffff:", "", 1) if "." in addr[0] else addr[0]
+        client.open(sock, (host, addr[1]))
         return client
 
     def find_client(self, sock: Any = None, host: Optional[str] = None, port: Optional[int] = None) -> Any:

@@ -181,6 +181,17 @@ def test_overridden_hooks_are_used(watched: Watched, punch_port: int) -> None:
     assert old.ask(watched.addr, "127.0.0.1", b">127.0.0.1") == b"?"
 
 
+@pytest.mark.parametrize("kind", [Server, Hooked])
+def test_ipv4_on_a_socket_of_both_families(kind: Type[Server], punch_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        socket.create_server(("::", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"SKIPPED: this machine has no IPv6 ({error})")
+    for server in serve(kind("::", 0), monkeypatch):
+        server.addr = ("127.0.0.1", server.addr[1])
+        works(server)
+
+
 # --- The Rust loop, of a server without hooks
 
 
