@@ -1,7 +1,7 @@
 """`python -m holepunch` and the console script: the same program as the Rust binary `holepunch`.
 
-The command `client` is that of the 2015 package and runs here, on `holepunch.client`; every other command is the Rust
-program's.
+The command `client` is that of the 2015 package and runs here, on `holepunch.client`, unless an option asks for another
+output than that of 2015; every other command is the Rust program's.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from . import client
 from ._native import run
 
 __all__ = ["main", "parse_args"]
+
+_OUTPUT = {"--json", "-q", "--quiet", "-v", "--verbose"}
 
 _EPILOG = """\
 Further commands, each with a --help of its own:
@@ -26,7 +28,7 @@ def main() -> int:
     """Runs the command line with the arguments of this process and returns its exit status."""
     arguments = sys.argv[1:]
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if command == "client" or command is None and (not arguments or "-h" in arguments or "--help" in arguments):
+    if command == "client" and _OUTPUT.isdisjoint(arguments) or command is None and (not arguments or "-h" in arguments or "--help" in arguments):
         return _client(parse_args())
     # The program handles SIGINT itself; Python's handler would raise a KeyboardInterrupt besides.
     former = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -46,7 +48,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(protocol=None, destination=None, server=None, bind=None, timeout=None)
-    applications = parser.add_subparsers(dest="application", metavar="{server,client}", required=True)
+    applications = parser.add_subparsers(prog="holepunch", dest="application", metavar="{server,client}", required=True)
     applications.add_parser("server", help="introduce clients to each other, on a host that all can reach")
     options = applications.add_parser("client", help="meet a peer over udp or tcp; without destination, listen")
     options.add_argument("protocol", choices=["udp", "tcp"], help="how to talk to the peer")

@@ -1,5 +1,6 @@
 """`python -m holepunch client`: what it prints and how it ends; and the functions of `holepunch.__main__`."""
 
+import json
 import re
 import signal
 import socket
@@ -84,6 +85,16 @@ def test_failures_are_1(new_server: holepunch.server.Server) -> None:
         assert done.stderr.splitlines()[-1].startswith("holepunch: ") and "Traceback" not in done.stderr
 
 
+def test_another_output_than_that_of_2015() -> None:
+    for arguments in (["--json", "client", "tcp"], ["client", "tcp", "--json"]):
+        done = command(*arguments, "--server", "127.0.0.1:1")
+        event = json.loads(done.stderr)
+        assert (done.returncode, event["event"], event["status"]) == (1, "error", 1)
+    for quiet in ("-q", "--quiet"):
+        done = command("client", "tcp", quiet, "--server", "127.0.0.1:1")
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
 def test_usage_is_2() -> None:
     for arguments in ([], ["client"], ["client", "sctp"], ["client", "udp", "a", "b"], ["dance"]):
         done = command(*arguments)
@@ -91,6 +102,7 @@ def test_usage_is_2() -> None:
 
 
 def test_help_names_everything() -> None:
+    assert command("client", "-h").stdout.startswith("usage: holepunch client [-h] ")
     for option in ("-h", "--help"):
         done = command(option)
         assert done.returncode == 0
