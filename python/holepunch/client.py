@@ -176,8 +176,9 @@ class Server:
         try:
             with Waiting() as waiting:
                 end = time.monotonic() + _FAREWELL
-                while waiting.ready([sock], at_most=max(0.0, end - time.monotonic())) and sock.recv(_MAX_DATA):
-                    pass
+                while (left := end - time.monotonic()) > 0 and waiting.ready([sock], at_most=left):
+                    if not sock.recv(_MAX_DATA):
+                        break
         except OSError:
             pass  # it is gone
         finally:

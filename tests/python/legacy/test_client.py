@@ -296,6 +296,27 @@ def test_answers_in_other_pieces(pieces: List[bytes]) -> None:
     assert server.heard == [b">127.0.0.9", b""]
 
 
+def test_a_server_that_goes_on_talking_is_left_all_the_same() -> None:
+    class Endless(socket.socket):
+        """There is always something to read."""
+
+        read = 0
+
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            self.read += 1
+            assert time.monotonic() - begin < 5
+            return b"?"
+
+    one, other = socket.socketpair()
+    with other, Endless(fileno=one.detach()) as endless:
+        other.send(b"?")
+        server = Server()
+        server._sock = endless
+        begin = time.monotonic()
+        server.close()
+        assert endless.read > 0 and server.fileno() == -1
+
+
 def test_the_view_of_the_server(new_server: holepunch.server.Server, punch_port: int) -> None:
     server = Server()
     for call in (lambda: server.send(b"<"), server.recv, server.fileno):
