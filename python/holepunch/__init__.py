@@ -21,8 +21,8 @@ With asyncio it is the same under `holepunch.aio`, awaited.
 Programs with signalling of their own, and peers that speak ICE but not holepunch: `agent` gives an `Agent`.
 
 Every wait takes a timeout in seconds, ends at once on Ctrl-C, and can be ended from another thread, by a `Cancel` or by
-`close()`. Every error is a `HolepunchError`; see `holepunch.errors`. Log records go to the logger "holepunch", which
-prints nothing unless the program configures `logging`.
+`close()`. Every error is a `HolepunchError` (see `holepunch.errors`), but an argument of the wrong type. Log records go to
+the logger "holepunch", which prints nothing unless the program configures `logging`.
 """
 
 import logging as _logging

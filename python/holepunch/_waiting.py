@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Type, TypeVar
 
 from ._native import Cancel
+from .arguments import checked
 from .errors import HolepunchError, TimeoutError
 
 __all__ = ["Waiting", "resolve"]
@@ -28,9 +29,7 @@ class Waiting:
     """A deadline and a wake-up for everything that one call does. A context manager."""
 
     def __init__(self, timeout: Optional[float] = None, what: str = "open") -> None:
-        if timeout is not None and not timeout >= 0:
-            raise ValueError("a timeout is a number of seconds, not negative")
-        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._deadline = math.inf if timeout is None else time.monotonic() + checked(timeout)
         self._timeout = timeout
         self._what = what
         self._lock = threading.RLock()

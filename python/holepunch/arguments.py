@@ -1,8 +1,10 @@
-"""Types of the arguments that may be written in more than one way."""
+"""Types of the arguments that may be written in more than one way, and what a timeout may be."""
 
 from typing import Iterable, Literal, Tuple, Union
 
-__all__ = ["Bind", "BytesLike", "Family", "LocalAddress", "Role", "Secret", "Servers"]
+from .errors import InvalidArgumentError
+
+__all__ = ["Bind", "BytesLike", "Family", "LocalAddress", "Role", "Secret", "Servers", "checked"]
 
 BytesLike = Union[bytes, bytearray, memoryview]
 """What can be sent. Everything else with the buffer protocol works too."""
@@ -24,3 +26,11 @@ Role = Literal["controlling", "controlled"]
 
 Secret = Union[str, BytesLike]
 """At least 16 bytes that both peers know and the server does not; a str counts as UTF-8."""
+
+
+def checked(timeout: float) -> float:
+    """The timeout, in seconds, if it is one; the core checks those that it is given in the same way."""
+    if not timeout >= 0:
+        hint = "a timeout is a number of seconds, not negative; None waits for ever"
+        raise InvalidArgumentError(f"{timeout:g} s is no timeout", hint)
+    return timeout

@@ -177,7 +177,7 @@ def test_errors_are_the_same(server: str, silent_server: str, name: str) -> None
                 await aio.listen(name, servers=server, bind="127.0.0.1")
             with pytest.raises(holepunch.TimeoutError):
                 await listener.accept(timeout=0.01)
-            with pytest.raises(ValueError):
+            with pytest.raises(holepunch.InvalidArgumentError):
                 await listener.accept(timeout=-1)
 
     run(test)

@@ -64,7 +64,7 @@ def test_waits_end(silent_server: str) -> None:
             for wait in (agent.next_candidate, agent.local_description, agent.connect):
                 with pytest.raises(holepunch.TimeoutError):
                     await wait(timeout=0.01)
-                with pytest.raises(ValueError):
+                with pytest.raises(holepunch.InvalidArgumentError):
                     await wait(timeout=-1)
                 assert await cancelled(asyncio.ensure_future(wait())) < AT_ONCE
             waiting = asyncio.ensure_future(agent.connect())

@@ -185,7 +185,7 @@ def test_a_bad_name(silent_server: str) -> None:
 @pytest.mark.parametrize("timeout", [-1, float("nan"), -float("inf")])
 def test_a_timeout_is_not_negative(silent_server: str, timeout: float) -> None:
     with holepunch.Endpoint(silent_server) as endpoint:
-        with pytest.raises(ValueError, match="timeout"):
+        with pytest.raises(holepunch.InvalidArgumentError, match="timeout"):
             endpoint.listen("bob", timeout=timeout)
 
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use holepunch::{Error, ErrorKind, Wait};
-use pyo3::{exceptions::PyValueError, prelude::*, sync::PyOnceLock};
+use pyo3::{prelude::*, sync::PyOnceLock};
 
 use crate::failure::Result;
 
@@ -69,15 +69,16 @@ impl Timeout {
 }
 
 impl TryFrom<Option<f64>> for Timeout {
-    type Error = PyErr;
+    type Error = Error;
 
-    fn try_from(seconds: Option<f64>) -> PyResult<Self> {
+    fn try_from(seconds: Option<f64>) -> holepunch::Result<Self> {
         match seconds {
             None => Ok(Self(None)),
             Some(seconds) if seconds >= FOREVER => Ok(Self(None)),
             Some(seconds) => match Duration::try_from_secs_f64(seconds) {
                 Ok(time) => Ok(Self(Some(time))),
-                Err(_) => Err(PyValueError::new_err("a timeout is a number of seconds, not negative")),
+                Err(_) => Err(Error::new(ErrorKind::InvalidArgument, format!("{seconds} s is no timeout"))
+                    .with_hint("a timeout is a number of seconds, not negative; None waits for ever")),
             },
         }
     }

@@ -7,6 +7,7 @@ other object.
 import asyncio
 from typing import Any, Callable, Dict, Optional, TypeVar
 
+from ..arguments import checked
 from ..errors import TimeoutError
 
 __all__ = ["Readiness", "deadline"]
@@ -19,9 +20,7 @@ _STREAK = 16
 
 def deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Optional[float]:
     """The loop's time at which a timeout in seconds is over."""
-    if timeout is not None and not timeout >= 0:
-        raise ValueError("a timeout is a number of seconds, not negative")
-    return None if timeout is None else loop.time() + timeout
+    return None if timeout is None else loop.time() + checked(timeout)
 
 
 class Readiness:
