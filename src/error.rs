@@ -106,6 +106,7 @@ pub struct Error {
     hint: Cow<'static, str>,
     os_code: Option<i32>,
     legacy_peer: Option<SocketAddr>,
+    strategies: &'static [&'static str],
 }
 
 /// Shorthand for results with this crate's [`Error`].
@@ -114,7 +115,14 @@ pub type Result<T> = core::result::Result<T, Error>;
 impl Error {
     /// Makes an error of `kind` that says `message`, with the kind's own advice.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), hint: Cow::Borrowed(kind.hint()), os_code: None, legacy_peer: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: Cow::Borrowed(kind.hint()),
+            os_code: None,
+            legacy_peer: None,
+            strategies: &[],
+        }
     }
 
     /// Replaces the advice with a more specific one.
@@ -128,6 +136,13 @@ impl Error {
     #[must_use]
     pub fn with_os_code(mut self, code: Option<i32>) -> Self {
         self.os_code = code;
+        self
+    }
+
+    /// Says which ways to a path were tried.
+    #[must_use]
+    pub(crate) fn with_strategies(mut self, names: &'static [&'static str]) -> Self {
+        self.strategies = names;
         self
     }
 
@@ -156,6 +171,11 @@ impl Error {
     /// Where the peer of 2015 is ([`ErrorKind::LegacyPeer`]): it punches from and to this port, and expects the same.
     pub fn legacy_peer(&self) -> Option<SocketAddr> {
         self.legacy_peer
+    }
+
+    /// Which ways to a path were tried in vain, by the names of [`Strategy`](crate::peer::Strategy); empty where none was.
+    pub fn strategies(&self) -> &'static [&'static str] {
+        self.strategies
     }
 
     /// The operating system's error number (`errno`), where it was the cause.

@@ -75,6 +75,8 @@ class HolepunchError(Exception):
     """What to try."""
     os_errno: Optional[int] = None
     """The operating system's error number, where it was the cause."""
+    strategies: Tuple[str, ...] = ()
+    """Which ways to a path were tried in vain, named as in `Path.strategy`."""
 
     def __init__(self, message: str = "", hint: str = "", os_errno: Optional[int] = None) -> None:
         super().__init__(message)
@@ -297,10 +299,11 @@ def _from_core(
     hint: str,
     os_errno: Optional[int],
     legacy_peer: Optional[Tuple[str, int]] = None,
+    strategies: Tuple[str, ...] = (),
 ) -> HolepunchError:
     """Makes the exception for an error of the core; the native module calls it."""
     error = _BY_CODE.get(code, HolepunchError)(message, hint, os_errno)
-    error.code, error.kind = code, kind
+    error.code, error.kind, error.strategies = code, kind, strategies
     if isinstance(error, LegacyPeerError):
         error.peer = legacy_peer
     return error

@@ -584,11 +584,13 @@ impl Session {
 
     fn timed_out(&self, introduction: &Introduction) -> Error {
         let seconds = introduction.deadline.saturating_since(introduction.at).as_secs_f32();
+        let tried: &[_] = match introduction.negotiation {
+            Negotiation::Datagrams { .. } => const { &[Strategy::UdpSimultaneous.name()] },
+            Negotiation::Stream(_) => const { &[Strategy::TcpSimultaneousOpen.name()] },
+        };
         if introduction.negotiation.heard_peer() {
-            return Error::new(
-                ErrorKind::Timeout,
-                format!("the peer was heard, but no path worked in both directions within {seconds} s"),
-            );
+            let text = format!("the peer was heard, but no path worked in both directions within {seconds} s");
+            return Error::new(ErrorKind::Timeout, text).with_strategies(tried);
         }
         let hint = match introduction.negotiation {
             Negotiation::Datagrams { .. } => {
@@ -606,6 +608,7 @@ impl Session {
             ),
         )
         .with_hint(hint)
+        .with_strategies(tried)
     }
 
     fn drain_agent(&mut self, cx: &mut Context<'_>) {

@@ -132,6 +132,7 @@ fn a_failure_is_told_by_every_call() {
         let error = agent.connect(Wait::forever()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.message().contains("after its description came"), "{error}");
+        assert_eq!(error.strategies(), ["udp_simultaneous"]);
     }
     assert_eq!(agent.add_remote_candidate("1 1 udp 1 127.0.0.1 9 typ host").unwrap_err().kind(), ErrorKind::Timeout);
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -116,8 +116,9 @@ def test_without_a_peer(agents: Tuple[holepunch.Agent, holepunch.Agent]) -> None
             agent.connect(cancel=cancel)
         agent.set_remote("abcd", PASSWORD)
         for _ in range(2):
-            with pytest.raises(holepunch.TimeoutError, match="after its description came"):
+            with pytest.raises(holepunch.TimeoutError, match="after its description came") as caught:
                 agent.connect()
+            assert caught.value.strategies == ("udp_simultaneous",)
 
 
 def test_wrong_arguments(agents: Tuple[holepunch.Agent, holepunch.Agent]) -> None:

@@ -4,7 +4,7 @@
 //! module exports lets a test compare the two.
 
 use holepunch::{Error, ErrorKind};
-use pyo3::{prelude::*, sync::PyOnceLock};
+use pyo3::{prelude::*, sync::PyOnceLock, types::PyTuple};
 
 /// Why a method failed: an error of the core, or an exception that Python already has.
 pub(crate) enum Failure {
@@ -47,6 +47,7 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         error.hint(),
         error.os_code(),
         error.legacy_peer().map(|peer| (peer.ip().to_string(), peer.port())),
+        PyTuple::new(py, error.strategies())?,
     ))?;
     Ok(PyErr::from_value(instance))
 }
