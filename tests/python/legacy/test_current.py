@@ -59,20 +59,23 @@ def held() -> Tuple[int, int]:
 
 
 def at_rest() -> Tuple[int, int]:
-    """What is held once the threads of endpoints that were closed have ended: they do so in the background."""
+    """What is held once the threads that have done their work are gone: they end in the background."""
     end = time.monotonic() + 10
-    while threads_of_endpoints():
+    while leaving():
         assert time.monotonic() < end
     return held()
 
 
-def threads_of_endpoints() -> int:
-    running = 0
+def leaving() -> int:
+    """How many threads are about to end: those of endpoints and of their calls, and those that Python has joined."""
+    names = []
     for task in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):  # it may have ended meanwhile
             with open(f"/proc/self/task/{task}/comm", encoding="ascii") as name:
-                running += name.read() == "holepunch\n"
-    return running
+                names.append(name.read().strip())
+    of_python = sum(not isinstance(thread, threading._DummyThread) for thread in threading.enumerate())
+    others = sum(not name.startswith("holepunch") for name in names)
+    return names.count("holepunch") + names.count("holepunch-call") + others - of_python
 
 
 def settled(expected: Tuple[int, int]) -> None:
@@ -87,6 +90,8 @@ def test_a_pair(
     kind: Kind, plain_server: holepunch.server.Server, punch_port: int, met: List[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     opened(kind, plain_server)[0].close()  # what is made once is made now
+    for what in ("registrations", "connections"):  # the server's descriptors are in this process, too
+        wait_for(plain_server, what, 0)
     before = at_rest()
     caplog.clear()
     with caplog.at_level(logging.INFO, "holepunch.client"):
