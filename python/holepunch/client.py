@@ -567,4 +567,4 @@ def _introduction(answer: Message, dest_host: Optional[str], server: str) -> Tup
         )
     if answer.method == ".":
         raise AnswerError(answer, "the server ended the connection", "it may have been stopped; try again")
-    raise AnswerError(answer, f"the server answered {answer!r}", "check that it is a holepunch server")
+    raise AnswerError(answer, f"the server answered {answer!r:.100}", "check that it is a holepunch server")

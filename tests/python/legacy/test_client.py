@@ -262,7 +262,7 @@ def test_answers_that_are_none(pieces: List[bytes], method: str) -> None:
     with AnsweringServer(*pieces, end=True) as server, pytest.raises(AnswerError) as caught:
         Client(server=server.server).open()
     assert caught.value.args[0].method == method and not isinstance(caught.value, OSError)
-    assert str(caught.value)
+    assert 0 < len(str(caught.value)) < 200  # not the thousand bytes of the server
     assert server.heard == [b"<", b""]
 
 
