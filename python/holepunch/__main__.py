@@ -28,7 +28,8 @@ def main() -> int:
     """Runs the command line with the arguments of this process and returns its exit status."""
     arguments = sys.argv[1:]
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if command == "client" and _OUTPUT.isdisjoint(arguments) or command is None and (not arguments or "-h" in arguments or "--help" in arguments):
+    asks_for_help = not arguments or "-h" in arguments or "--help" in arguments
+    if command == "client" and _OUTPUT.isdisjoint(arguments) or command is None and asks_for_help:
         return _client(parse_args())
     # The program handles SIGINT itself; Python's handler would raise a KeyboardInterrupt besides.
     former = signal.signal(signal.SIGINT, signal.SIG_DFL)

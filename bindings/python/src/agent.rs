@@ -15,9 +15,10 @@ use crate::{
 /// One negotiation of ICE with signalling of the program's own, from `Endpoint.agent`; the peer may be any agent of ICE.
 ///
 /// What the peer is to be told comes out: `ufrag`, `password` and `next_candidate` (or iterate the agent), or
-/// `local_description` at once. What the peer said goes in, in whatever order: `set_remote` and `add_remote_candidate`, or `set_remote_description`. Then
-/// `connect` waits for the connection, which is like any other, save that the peer is not told of its end: it notices
-/// within 30 seconds. Closing the agent leaves the connection open. Methods may be called from any thread, several at once.
+/// `local_description` at once. What the peer said goes in, in whatever order: `set_remote` and `add_remote_candidate`,
+/// or `set_remote_description`. Then `connect` waits for the connection, which is like any other, save that the peer is
+/// not told of its end: it notices within 30 seconds. Closing the agent leaves the connection open. Methods may be
+/// called from any thread, several at once.
 #[pyclass(module = "holepunch", frozen)]
 pub(crate) struct Agent {
     inner: Mutex<Option<Arc<holepunch::Agent>>>,

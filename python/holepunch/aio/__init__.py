@@ -7,14 +7,15 @@
     async with holepunch.aio.connect("bob", servers="example.org") as stream:       # behind another
         await stream.sendall(b"hello")
 
-Names, arguments and exceptions are those of `holepunch`; what they do is said there. `connect` and `listen` may be awaited
-or entered with `async with`, which closes what they gave. Every wait ends at once when its task is cancelled
+Names, arguments and exceptions are those of `holepunch`; what they do is said there. `connect`, `listen` and `agent` may be
+awaited or entered with `async with`, which closes what they gave. Every wait ends at once when its task is cancelled
 (`asyncio.timeout`, a task group, Ctrl-C), and leaves nothing half-open.
 
 Objects belong to the event loop that was running when they were made, and must be used there. Nothing blocks the loop, and
 no wait needs a thread: an endpoint's own thread answers servers and peers even while the loop is busy, and wakes the loop.
-Only looking up a server's name (an agent's STUN servers always) and `Connection.end` borrow a thread of the loop's executor. `close()` returns at once, and
-`wait_closed()` waits until the peers know (3 seconds at most), as asyncio has it; leaving `async with` does both.
+Only looking up a server's name (an agent's STUN servers always) and `Connection.end` borrow a thread of the loop's
+executor. `close()` returns at once, and `wait_closed()` waits until the peers know (3 seconds at most), as asyncio has it;
+leaving `async with` does both.
 """
 
 from typing import Optional

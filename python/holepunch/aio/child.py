@@ -12,14 +12,14 @@ __all__ = ["Child"]
 _Self = TypeVar("_Self", bound="Child")
 
 
-class _Closable(Protocol):
+class _Native(Protocol):
     def _close(self) -> None: ...
 
 
 class Child:
     """What listeners, agents, streams and connections have in common."""
 
-    def __init__(self, endpoint: "Endpoint", native: _Closable) -> None:
+    def __init__(self, endpoint: "Endpoint", native: _Native) -> None:
         self._endpoint = endpoint
         self._closable = native
         self._closed = False
