@@ -125,13 +125,15 @@ static void names_and_times(holepunch_endpoint_t *endpoint) {
 
 /* Everything of agents, whose peer is never told. */
 static void agents(holepunch_endpoint_t *endpoint) {
-    static const char *const SERVERS[] = {"a b"};
+    static const char *const SERVERS[] = {"a b"}, *const MANY[] = {"::1", "::1", "::1", "::1", "::1", "::1", "::1", "::1", "::1"};
+    static const char LITE[] = "a=ice-lite\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\n";
     static const char PASSWORD[] = "0123456789012345678901";
     holepunch_agent_options_t options;
     holepunch_agent_t *agent = (holepunch_agent_t *)0x1;
     holepunch_connection_t *connection = (holepunch_connection_t *)0x1;
     const char *ufrag = NULL, *password = NULL;
-    static char text[HOLEPUNCH_DESCRIPTION_SIZE];
+    static char text[HOLEPUNCH_DESCRIPTION_SIZE], again[HOLEPUNCH_DESCRIPTION_SIZE];
+    char line[HOLEPUNCH_CANDIDATE_SIZE];
     INVALID(holepunch_agent_options_init(NULL, sizeof options, error));
     INVALID(holepunch_agent_options_init(&options, 1, error));
     OK(holepunch_agent_options_init(&options, sizeof options, error));
@@ -143,6 +145,9 @@ static void agents(holepunch_endpoint_t *endpoint) {
     options.stun_servers_len = 1;
     INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
     options.stun_servers = SERVERS;
+    INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
+    options.stun_servers = MANY;
+    options.stun_servers_len = 9;
     INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
     options.stun_servers_len = SIZE_MAX;
     INVALID(holepunch_endpoint_agent(endpoint, HOLEPUNCH_ROLE_CONTROLLED, &options, NULL, &agent, error));
@@ -174,8 +179,13 @@ static void agents(holepunch_endpoint_t *endpoint) {
     INVALID(holepunch_agent_local_description(agent, text, HOLEPUNCH_DESCRIPTION_SIZE - 1, 0, NULL, error));
     OK(holepunch_agent_local_description(agent, text, sizeof text, HOLEPUNCH_FOREVER, NULL, error));
     CHECK(strstr(text, password) != NULL && strstr(text, "a=end-of-candidates") != NULL);
-    OK(holepunch_agent_next_candidate(agent, text, sizeof text, HOLEPUNCH_FOREVER, NULL, error));
-    CHECK(text[0] == '\0');
+    do {
+        OK(holepunch_agent_next_candidate(agent, line, sizeof line, HOLEPUNCH_FOREVER, NULL, error));
+        CHECK(strstr(text, line) != NULL);
+    } while (line[0] != '\0');
+    OK(holepunch_agent_local_description(agent, again, sizeof again, HOLEPUNCH_FOREVER, NULL, error));
+    CHECK(strcmp(text, again) == 0);
+    INVALID(holepunch_agent_set_remote_description(agent, LITE, error));
     INVALID(holepunch_agent_set_remote(agent, NULL, PASSWORD, error));
     INVALID(holepunch_agent_set_remote(agent, "abcd", NULL, error));
     INVALID(holepunch_agent_set_remote(agent, "abc", PASSWORD, error));
