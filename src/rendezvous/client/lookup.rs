@@ -302,16 +302,17 @@ impl Lookup {
         let config = ask.timing(&config);
         match message.class() {
             Class::Success => {
-                ask.answered = true;
                 if self.request.legacy && message.legacy().is_some() {
                     let address = legacy_peer(from, message)?;
                     self.peer_heard();
                     return Some(Some(Found::Legacy(LegacyPeer { session: self.request.session, address })));
                 }
+                // A success that introduces nobody is no answer.
+                let public_key = message.public_key()?;
+                ask.answered = true;
                 if let State::Asking(transaction) = ask.state {
                     ask.state = State::Introduced(transaction);
                 }
-                let public_key = message.public_key()?;
                 let introducer = *self.introduced_by.get_or_insert(server);
                 for other in self.asks.iter_mut().filter(|other| other.server != introducer) {
                     other.state = State::Done;
