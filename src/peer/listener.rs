@@ -271,7 +271,9 @@ impl Listener {
         if self.phase != Phase::Listening {
             return;
         }
-        self.uplinks.handle_timeout(cx);
+        for stream in self.uplinks.handle_timeout(cx) {
+            self.registrations.iter_mut().for_each(|registration| registration.remove_connection(stream));
+        }
         for registration in &mut self.registrations {
             for call in registration.take_calls(cx.now) {
                 self.uplinks.call(cx, call);

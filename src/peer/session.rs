@@ -33,7 +33,7 @@ use crate::{
     machine::{BoundSocket, Instant, Level, NextWake, SocketId, Timer, Transmit},
     punch::{Arrival, CandidateKind, Role, SelectedPair, SelectedStream},
     rendezvous::{
-        client::{Found as Answer, From, Lookup, LookupResult},
+        client::{Found as Answer, From, Lookup, LookupResult, Via},
         keys::{KeyPair, Secret, SessionKeys},
     },
     wire::stun::{self, Class, Integrity, Message, Method, SessionId, WireCandidate},
@@ -205,6 +205,9 @@ impl Session {
     ) -> bool {
         let Some(connecting) = &mut self.connecting else { return false };
         let Some(result) = connecting.lookup.handle_answer(cx.now, cx.random, from, message) else { return false };
+        if let Via::Tcp(stream) = from.via {
+            connecting.uplinks.was_of_use(stream);
+        }
         match result {
             Some(Answer::Peer(result)) => self.handle_lookup_result(cx, sockets, from, &result),
             Some(Answer::Legacy(peer)) if self.phase == Phase::Looking => {
@@ -554,7 +557,9 @@ impl Session {
         }
         let Some(connecting) = &mut self.connecting else { return };
         let Connecting { lookup, uplinks, .. } = connecting;
-        uplinks.handle_timeout(cx);
+        for stream in uplinks.handle_timeout(cx) {
+            lookup.remove_connection(stream);
+        }
         for call in lookup.take_calls(cx.now) {
             uplinks.call(cx, call);
         }

@@ -1,7 +1,7 @@
 //! Connections to servers that UDP does not get through to: called, greeted, made anew when they break.
 //!
 //! Each has a port of its own, for a connect needs one. Which servers are called is for a lookup or a registration to say; so
-//! is for how long: a server that was never heard until its deadline is given up, and one without a deadline is called
+//! is for how long: a server that was of no use until its deadline is given up, and one without a deadline is called
 //! again and again, after 1 s, 2 s, 4 s and so on, as is one whose connection broke. A server that the system itself will not
 //! connect to, or has no port for, is given up too, if it has a deadline. One that takes the connection and does not answer
 //! the greeting is hung up on after the time that makes a server silent, and called again.
@@ -43,7 +43,7 @@ struct Uplink {
     ip: IpAddr,
     port: PortId,
     state: State,
-    /// Until when the server must have answered.
+    /// Until when the server must have been of use.
     deadline: Option<Instant>,
     /// Until when it must have answered the greeting.
     greeted_until: Option<Instant>,
@@ -78,6 +78,13 @@ pub(super) enum UplinkNews {
 impl Uplinks {
     pub(super) fn new(bind: &[SocketAddr]) -> Self {
         Self { bind: bind.iter().map(SocketAddr::ip).collect(), persistent: false, uplinks: Vec::new() }
+    }
+
+    /// The server has been of use along this connection: where it breaks, there is time again.
+    pub(super) fn was_of_use(&mut self, stream: StreamId) {
+        if let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.stream() == Some(stream)) {
+            uplink.deadline = None;
+        }
     }
 
     /// From now on servers are called for ever: they have been of use.
@@ -216,10 +223,12 @@ impl Uplinks {
         }
     }
 
-    /// Gives up what has taken too long, and calls again what broke.
-    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+    /// Gives up what has taken too long, and calls again what broke; the connections that are no more.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Vec<StreamId> {
+        let mut lost = Vec::new();
         for uplink in &mut self.uplinks {
             if uplink.deadline.is_some_and(|deadline| cx.now >= deadline) {
+                lost.extend(uplink.stream());
                 uplink.give_up(cx);
             }
             if uplink.greeted_until.is_some_and(|until| cx.now >= until) {
@@ -234,6 +243,7 @@ impl Uplinks {
                 State::Reserving | State::Calling(_) | State::Broken(_) | State::WithoutPort(_) | State::GivenUp => {}
             }
         }
+        lost
     }
 
     pub(super) fn next_wake(&self) -> NextWake {
@@ -269,7 +279,6 @@ impl Uplink {
     }
 
     fn opened(&mut self, cx: &Context<'_>, stream: StreamId) -> UplinkNews {
-        self.deadline = None;
         self.greeted_until = None;
         self.backoff = cx.config.reconnect;
         UplinkNews::Opened(stream, self.server)
