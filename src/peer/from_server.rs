@@ -84,7 +84,7 @@ impl Peer {
     fn handle_introduction(&mut self, now: Instant, from: From, message: &Message<'_>) -> bool {
         let Some(Owner::Listener(listener_id)) = self.owner(from.via) else { return false };
         let stranger =
-            self.with_listener(now, listener_id, |listener, cx| listener.handle_introduction(cx.now, from, message));
+            self.with_listener(now, listener_id, |listener, cx| listener.handle_introduction(cx, from, message));
         let introduced = match stranger.flatten() {
             Some(Stranger::Peer(introduced)) => introduced,
             Some(Stranger::Legacy(peer)) => {

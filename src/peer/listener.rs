@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
-    machine::{BoundSocket, Instant, Level, NextWake, PortId, SocketId, StreamId},
+    machine::{BoundSocket, Level, NextWake, PortId, SocketId, StreamId},
     rendezvous::{
         client::{From, Listing, Registration, RegistrationResult, Stranger, Via},
         keys::{KeyPair, Secret},
@@ -194,14 +194,15 @@ impl Listener {
     /// Reads an introduction of a session that was not introduced before, or whose repetition brings more candidates.
     pub(super) fn handle_introduction<'a>(
         &mut self,
-        now: Instant,
+        cx: &mut Context<'_>,
         from: From,
         message: &Message<'a>,
     ) -> Option<Stranger<'a>> {
         if self.phase != Phase::Listening {
             return None;
         }
-        self.registrations.iter_mut().find_map(|registration| registration.handle_introduction(now, from, message))
+        let (now, random) = (cx.now, &mut *cx.random);
+        self.registrations.iter_mut().find_map(|it| it.handle_introduction(now, random, from, message))
     }
 
     pub(super) fn remembers(&self, session: SessionId) -> bool {

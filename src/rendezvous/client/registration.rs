@@ -47,6 +47,9 @@ const WAITS_AGAIN: Duration = Duration::from_millis(50);
 /// How long UDP is left alone while the server is talked to over TCP. A network changes seldom.
 const UDP_REST: Duration = Duration::from_secs(60);
 
+/// Introductions do not overtake each other by more than this.
+const REORDERING: Duration = Duration::from_secs(2);
+
 /// So often a server is told to forget what it should not have; then we register under another id.
 const MAX_REVOCATIONS: u8 = 4;
 
@@ -193,6 +196,8 @@ pub(crate) struct Registration {
     version: u64,
     families: Vec<Family>,
     replay: ReplayWindow,
+    /// When an introduction was accepted last.
+    introduced: Instant,
     keepalive: Duration,
     /// Which kind of way the owner knows it to be registered by: a connection?
     told_tcp: Option<bool>,
@@ -214,6 +219,7 @@ impl Registration {
             version: 0,
             families: Vec::new(),
             replay: ReplayWindow::default(),
+            introduced: Instant::default(),
             keepalive: Duration::from_secs(25),
             told_tcp: None,
             farewell: None,
@@ -495,19 +501,26 @@ impl Registration {
         }
     }
 
-    /// Whether the message is an introduction by this server; if so, of whom. A replay is none.
+    /// Whether the message is an introduction by this server; if so, of whom. A replay is none. One that comes far too late
+    /// shows that somebody else has used the key, and a number of the future: with a fresh key numbers begin anew.
     pub(crate) fn handle_introduction<'a>(
         &mut self,
         now: Instant,
+        random: &mut Random,
         from: From,
         message: &Message<'a>,
     ) -> Option<Stranger<'a>> {
         let is_ours = message.registration_id() == Some(self.id)
             && self.families.iter().any(|family| family.via == from.via && family.server == from.remote)
             && message.verify_integrity_sha256(&self.key[..]) == Integrity::Valid;
-        if !is_ours || !self.replay.accept(message.sequence()?) {
+        let sequence = message.sequence().filter(|_| is_ours)?;
+        if !self.replay.accept(sequence) {
+            if self.replay.is_past(sequence) && now >= self.introduced + REORDERING {
+                self.renew(now, random);
+            }
             return None;
         }
+        self.introduced = now;
         let session = message.session_id()?;
         if self.listing.legacy {
             self.wait_again(now);

@@ -24,6 +24,11 @@ impl ReplayWindow {
         }
         is_new
     }
+
+    /// Whether the number is behind the window.
+    pub(super) const fn is_past(&self, number: u64) -> bool {
+        self.greatest.saturating_sub(number) >= 64
+    }
 }
 
 #[cfg(test)]
@@ -35,5 +40,6 @@ mod tests {
         let mut window = ReplayWindow::default();
         let accepted = [1, 3, 2, 2, 3, 0, 100, 37, 36, 101, 100].map(|number| window.accept(number));
         assert_eq!(accepted, [true, true, true, false, false, false, true, true, false, true, false]);
+        assert_eq!([0, 37, 38, 101, u64::MAX].map(|number| window.is_past(number)), [true, true, false, false, false]);
     }
 }
