@@ -156,6 +156,9 @@ pub struct PeerConfig {
     /// Sessions of one listener that may be punching at once; further introductions are ignored until one ends, or
     /// takes the place of one that has heard nothing for `stalled_session`.
     pub max_pending_sessions: usize,
+    /// How many of them may be for streams. Each has up to 28 descriptors, and a process often no more than 1,024. Where
+    /// the port was chosen by number it is one.
+    pub max_pending_streams: usize,
     /// A session that has heard nothing of its peer for this long may have to make room.
     pub stalled_session: Duration,
     /// Sessions of one listener in all.
@@ -179,6 +182,7 @@ impl Default for PeerConfig {
             session_timeout: Duration::from_secs(30),
             private_candidates: true,
             max_pending_sessions: 64,
+            max_pending_streams: 16,
             stalled_session: Duration::from_secs(10),
             max_sessions: 4096,
             max_remembered_sessions: 256,

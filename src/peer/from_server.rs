@@ -118,7 +118,9 @@ impl Peer {
             listener.secret(),
         );
         let Some(keys) = keys else { return true };
-        if !self.has_room(now, listener_id) {
+        let is_stream = introduced.transports.tcp && !introduced.transports.udp;
+        let max_streams = if listener.has_one_port() { 1 } else { self.config.max_pending_streams };
+        if !self.has_room(now, listener_id, is_stream.then_some(max_streams)) {
             return true;
         }
         let Some(listener) = self.listeners.get_mut(&listener_id) else { return true };
@@ -140,7 +142,6 @@ impl Peer {
         let tag = self.new_tag(id);
         self.sessions.insert(id, Session::new(id, Some(listener_id), sockets, tag, secret));
         let timeout = self.config.session_timeout;
-        let is_stream = introduced.transports.tcp && !introduced.transports.udp;
         self.with_session(now, id, |session, cx| {
             if is_stream {
                 let mut gathering = Gathering::begin(cx, &ports, false);
@@ -155,19 +156,21 @@ impl Peer {
 
     /// Whether a listener may have one more session; where too many are pending, the oldest that has heard nothing for
     /// long makes room.
-    fn has_room(&mut self, now: Instant, listener: ListenerId) -> bool {
+    fn has_room(&mut self, now: Instant, listener: ListenerId, max_streams: Option<usize>) -> bool {
         let sessions = || self.sessions.values().filter(|session| session.listener == Some(listener));
-        let pending = sessions().filter(|session| session.phase == session::Phase::Punching).count();
+        let pending = || sessions().filter(|session| session.phase == session::Phase::Punching);
+        let streams = || pending().filter(|session| session.gathering.is_some());
         if sessions().count() >= self.config.max_sessions {
             return false;
         }
-        if pending < self.config.max_pending_sessions {
+        let too_many_streams = max_streams.is_some_and(|max| streams().count() >= max);
+        if !too_many_streams && pending().count() < self.config.max_pending_sessions {
             return true;
         }
         let Some(since) = now.checked_sub(self.config.stalled_session) else { return false };
-        let Some(stalled) = sessions().find(|session| session.is_stalled_since(since)).map(|session| session.id) else {
-            return false;
-        };
+        let may_go = |session: &&Session| !too_many_streams || session.gathering.is_some();
+        let stalled = pending().filter(may_go).filter_map(|session| Some((session.stalled_since(since)?, session.id)));
+        let Some((_, stalled)) = stalled.min() else { return false };
         self.with_session(now, stalled, |session, cx| {
             session.fail(cx, Error::new(ErrorKind::LimitReached, "a newer session took the place of this one"));
         });

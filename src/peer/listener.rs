@@ -75,6 +75,11 @@ impl Listener {
         wanted.into_iter().find(|wanted| wanted.address.is_ipv6() == ipv6)
     }
 
+    /// Whether every stream must be punched from the same port: it was chosen by number.
+    pub(super) fn has_one_port(&self) -> bool {
+        self.request.bind.iter().any(|address| address.port() != 0)
+    }
+
     /// Its sockets are bound, as far as they could be: registers with every server over each family.
     pub(super) fn start(&mut self, cx: &mut Context<'_>, sockets: &[BoundSocket], candidates: &[WireCandidate]) {
         self.phase = Phase::Listening;

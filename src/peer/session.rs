@@ -180,10 +180,10 @@ impl Session {
         matches!(self.phase, Phase::Punching | Phase::Connected | Phase::Bare(_))
     }
 
-    /// Whether it is looking for a path since then at least, and has heard nothing of its peer.
-    pub(super) fn is_stalled_since(&self, time: Instant) -> bool {
-        let introduction = self.introduction.as_ref();
-        self.phase == Phase::Punching && introduction.is_some_and(|it| it.at <= time && !it.negotiation.heard_peer())
+    /// Since when it is looking for a path, if that is since then at least and it has heard nothing of its peer.
+    pub(super) fn stalled_since(&self, time: Instant) -> Option<Instant> {
+        let introduction = self.introduction.as_ref().filter(|_| self.phase == Phase::Punching)?;
+        (introduction.at <= time && !introduction.negotiation.heard_peer()).then_some(introduction.at)
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
