@@ -14,7 +14,7 @@ use alloc::{format, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
 
 use super::{
-    Call, From, LegacyPeer, MAX_REFUSED_SENDS, ToServer, Via, legacy_peer,
+    Call, From, LegacyPeer, MAX_REFUSED_SENDS, ToServer, Via, candidates, legacy_peer,
     registration::silent,
     transaction::{Due, Transaction},
 };
@@ -319,7 +319,7 @@ impl Lookup {
                 }
                 Some(Some(Found::Peer(LookupResult {
                     public_key,
-                    candidates: message.candidates().collect(),
+                    candidates: candidates(from, message),
                     route: message.route().unwrap_or_default(),
                 })))
             }

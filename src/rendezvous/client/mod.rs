@@ -27,7 +27,7 @@ use core::net::{IpAddr, SocketAddr};
 use crate::{
     address::canonical,
     machine::{Instant, Output, SocketId, StreamId, TcpRequest, Transmit},
-    wire::stun::{Message, SessionId},
+    wire::stun::{Message, SessionId, WireCandidate},
 };
 
 /// Which way a server is talked to.
@@ -76,6 +76,12 @@ impl ToServer {
 pub(crate) struct Call {
     pub(crate) server: SocketAddr,
     pub(crate) deadline: Option<Instant>,
+}
+
+/// The peer's candidates as the server tells them. A server elsewhere has seen nobody on this host's loopback.
+fn candidates(from: From, message: &Message<'_>) -> Vec<WireCandidate> {
+    let is_here = from.remote.ip().is_loopback();
+    message.candidates().filter(|it| is_here || !canonical(it.address).ip().is_loopback()).collect()
 }
 
 /// Where the server says that a peer of 2015 is: the one candidate of such an introduction. It must be one host's, and this

@@ -19,7 +19,7 @@ use core::{net::SocketAddr, time::Duration};
 use zeroize::Zeroizing;
 
 use super::{
-    Call, From, LegacyPeer, MAX_REFUSED_SENDS, ToServer, Via, legacy_peer,
+    Call, From, LegacyPeer, MAX_REFUSED_SENDS, ToServer, Via, candidates, legacy_peer,
     replay::ReplayWindow,
     transaction::{Due, Transaction},
 };
@@ -533,7 +533,7 @@ impl Registration {
             public_key: message.public_key()?,
             transports: message.transports().unwrap_or_default(),
             route: message.route().unwrap_or_default(),
-            candidates: message.candidates().collect(),
+            candidates: candidates(from, message),
         }))
     }
 
