@@ -2,6 +2,8 @@
 
 #[path = "endpoint/greeter.rs"]
 mod greeter;
+#[path = "endpoint/liar.rs"]
+mod liar;
 #[path = "endpoint/rendezvous.rs"]
 mod rendezvous;
 
@@ -10,7 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holepunch::{Cancel, ConnectOptions, Endpoint, ErrorKind, Listener, Wait};
+use holepunch::{
+    Cancel, ConnectOptions, Endpoint, ErrorKind, Listener, Wait,
+    config::PeerConfig,
+    wire::stun::{AttributeType, Builder, Class, GREETING, Message},
+};
+use liar::{Liar, Lie};
 use rendezvous::{LONG, Rendezvous, receive};
 
 /// The descriptors and threads of this process.
@@ -107,10 +114,14 @@ fn failures(connecting: &Endpoint, _listener: &Listener, count: usize) {
 /// Waits until there is no more than there was; the ends of connections are told in the background.
 fn settle(before: (usize, usize)) {
     let start = Instant::now();
-    while held() != before && start.elapsed() < LONG {
+    loop {
+        let now = held();
+        if now == before {
+            return;
+        }
+        assert!(start.elapsed() < LONG, "{now:?} and not {before:?} are held");
         std::thread::yield_now();
     }
-    assert_eq!(held(), before);
 }
 
 /// One connection after the other.
@@ -162,6 +173,71 @@ fn many_at_once(server: &Rendezvous) {
     settle(before);
 }
 
+/// An error, and a cookie.
+fn refuse(request: &[u8], code: u16) -> Option<Vec<u8>> {
+    let request = Message::parse(request).ok()?;
+    let refusal = Builder::new(Class::Error, request.method(), request.transaction_id()).error_code(code, "");
+    Some(refusal.attribute(AttributeType::NONCE, &[1; 20]).fingerprint().finish())
+}
+
+/// A success that says nothing.
+fn agree(request: &[u8]) -> Option<Vec<u8>> {
+    let request = Message::parse(request).ok()?;
+    Some(Builder::new(Class::Success, request.method(), request.transaction_id()).fingerprint().finish())
+}
+
+fn greet(begun: &[u8]) -> bool {
+    begun == GREETING
+}
+
+/// A server that lies, over UDP and over TCP: what each says, and how listening and connecting end.
+type Row = (&'static str, Lie, Lie, [ErrorKind; 2]);
+
+const LIES: &[Row] = &[
+    ("says nothing", |_| None, |_| Some(Vec::new()), [ErrorKind::ServerSilent; 2]),
+    ("ends connections", |_| None, |_| None, [ErrorKind::ServerSilent; 2]),
+    ("says what is no message", |_| Some(vec![3; 65_507]), |_| Some(vec![3; 65_507]), [ErrorKind::ServerSilent; 2]),
+    ("is of 2015", |_| None, |_| Some(b"?".to_vec()), [ErrorKind::ServerSilent; 2]),
+    (
+        "greets, and says giant lengths",
+        |_| None,
+        |begun| Some(if greet(begun) { begun.to_vec() } else { [&[3, 0xe1, 0xff, 0xfc], &begun[4..]].concat() }),
+        [ErrorKind::ServerSilent; 2],
+    ),
+    (
+        "asks for cookies for ever",
+        |request| refuse(request, 401),
+        |begun| if greet(begun) { Some(begun.to_vec()) } else { refuse(begun, 401) },
+        [ErrorKind::ServerSilent; 2],
+    ),
+    ("agrees to everything", agree, |_| None, [ErrorKind::ServerSilent; 2]),
+    ("refuses everything", |request| refuse(request, 400), |_| None, [ErrorKind::ServerRefused; 2]),
+    ("has taken every name", |request| refuse(request, 409), |_| None, [ErrorKind::NameTaken; 2]),
+];
+
+/// Calls end with the error that is documented, and leave nothing.
+fn hostile_servers(before: (usize, usize)) {
+    for (name, over_udp, over_tcp, expected) in LIES {
+        for threaded in [true, false] {
+            let liar = Liar::start(*over_udp, *over_tcp);
+            let mut config = PeerConfig::default();
+            config.retransmission.silence = Duration::from_millis(400);
+            config.retransmission.tcp_after = Duration::from_millis(50);
+            let endpoint = Endpoint::builder().server(liar.address.to_string()).bind("127.0.0.1:0".parse().unwrap());
+            let endpoint = endpoint.config(config).thread(threaded).build().unwrap();
+            let start = Instant::now();
+            let once = ConnectOptions::default().wait(Duration::ZERO);
+            let listening = endpoint.listen(Some("bob"), LONG.into()).unwrap_err().kind();
+            let datagrams = endpoint.connect_datagram("bob", &once).unwrap_err().kind();
+            let stream = endpoint.connect("bob", &once).unwrap_err().kind();
+            println!("a server that {name}: {:?}", start.elapsed());
+            assert_eq!([listening, datagrams, stream], [expected[0], expected[1], expected[1]], "{name}");
+            drop((endpoint, liar));
+            settle(before);
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left() {
     let server = Rendezvous::start();
@@ -173,4 +249,5 @@ fn nothing_is_left() {
     assert_eq!(held(), before);
     many_leave_nothing(&server);
     many_at_once(&server);
+    hostile_servers(before);
 }
