@@ -285,6 +285,13 @@ pub(crate) fn honest_server(outside: &mut Outside, message: &Message<'_>) -> Ans
                 .finish()
         }
         Method::BINDING => success.fingerprint().finish(),
+        // Passed on, and acknowledged by the other peer.
+        Method::TRICKLE if message.class() == Class::Request => {
+            let is_it = |keys: &&Keys| Some(keys.session) == message.session_id();
+            let Some(keys) = outside.sessions.values().find(is_it) else { return Vec::new() };
+            let success = Builder::new(Class::Success, Method::TRICKLE, id).session_id(keys.session);
+            keys.signed(success.sequence(message.sequence().unwrap()).flags(keys.flags()))
+        }
         _ => return Vec::new(),
     }]
 }

@@ -2,7 +2,7 @@
 //! introduces connectors that name as many addresses as they may.
 
 use crate::{
-    outside::{Outside, SERVER, addr, candidates as from, over_tcp, refuses, silent, takes},
+    outside::{Outside, SERVER, addr, candidates as from, over_tcp, refuses, silent, takes, the_peer},
     victim::{Arrives, Victim},
 };
 use holepunch::{
@@ -123,10 +123,30 @@ fn a_stream_costs_a_third_party_four_connects_a_session() {
         let (private, own) = (to("192.168.0.1"), to("203.0.113.5"));
         assert_eq!((private.len(), own.len()), (6, 6), "all are tried");
         assert!(private.iter().max() <= Some(&if refused { 30 } else { 20 }), "{private:?}");
-        assert!(own.iter().max() <= Some(&if refused { 620 } else { 20 }), "{own:?}");
+        assert!(own.iter().max() <= Some(&if refused { 300 } else { 20 }), "{own:?}");
         // They take turns where there are more than may be tried at a time.
         assert!(private.iter().chain(&own).min() >= Some(&5), "{private:?} {own:?}");
         assert!(listening.most_under_way <= 8);
+    }
+}
+
+/// An address that is alone gets the most, where TRICKLE shows that the peer is near. A connector, which is told by its server only, is the more eager of the two.
+#[test]
+fn an_address_that_refuses_gets_some_hundred_connects_and_one_that_is_silent_some_fifty() {
+    for (connects, refused, most) in [(false, false, 50), (true, false, 50), (false, true, 300), (true, true, 520)] {
+        let mut victim = if connects { Victim::new() } else { listening() };
+        victim.outside.peer = silent;
+        victim.outside.tcp = if refused { refuses_all } else { only_server_takes };
+        if connects {
+            victim.connect(Tcp);
+        } else {
+            victim.introduce(1, Tcp, &the_peer());
+        }
+        victim.run(HALF_A_MINUTE);
+        let counts: Vec<_> = victim.connects.values().copied().collect();
+        println!("connects: {connects}, refused: {refused}: {counts:?}");
+        assert_eq!(counts.len(), 1);
+        assert!((most / 2..=most).contains(&counts[0]), "{counts:?} and not {most}");
     }
 }
 

@@ -432,6 +432,35 @@ fn a_replayed_introduction_does_nothing() {
     }
 }
 
+/// Whoever has read the registration's key on its way has said the greatest of all numbers.
+#[test]
+fn a_number_of_the_future_keeps_the_next_connector_waiting_for_a_second() {
+    let (mut world, server, peers) = open_network(25, 2);
+    let recorded = Rc::new(RefCell::new(None));
+    let recorder = Rc::clone(&recorded);
+    world.on_send = Some(Box::new(move |datagram| {
+        let message = Message::parse(&datagram.payload).unwrap();
+        if let (Some(id), Some(key)) = (message.registration_id(), message.registration_key()) {
+            *recorder.borrow_mut() = Some((id, key));
+        }
+        true
+    }));
+    world.listen(peers[0], server, Some("bob"));
+    world.run_until_registered(peers[0]);
+    world.on_send = None;
+    let (id, key) = recorded.borrow().unwrap();
+    let forged = Builder::new(Class::Indication, Method::INTRODUCE, TransactionId([1; 12])).registration_id(id);
+    let forged = forged.session_id(holepunch::wire::stun::SessionId([1; 16])).sequence(u64::MAX).public_key(&[9; 32]);
+    let port = world.sockets(peers[0])[0].port();
+    let forged = forged.integrity_sha256(&key).fingerprint().finish();
+    world.forge(peers[0], port, "192.0.2.1:20000".parse().unwrap(), &forged);
+    assert!(world.node(peers[0]).any(is_introduced));
+    world.run_for(Duration::from_secs(5));
+    world.connect(peers[1], server, "bob");
+    assert!(world.run_until(Duration::from_secs(1), |world| peers.iter().all(|it| world.node(*it).is_connected())));
+    assert_eq!(world.server(server).stats().registrations, 1);
+}
+
 #[test]
 fn introductions_by_others_than_the_server_do_nothing() {
     let (mut world, server, peers) = open_network(17, 1);
