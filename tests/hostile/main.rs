@@ -1,5 +1,5 @@
-//! Strangers, a hostile server and a hostile peer, let loose on a real `Peer` in virtual time: what they can make it send is
-//! counted, what it keeps is bounded, and afterwards it works as before.
+//! Strangers, a hostile server and a hostile peer, let loose on a real `Peer` in virtual time: what they can make it
+//! send is counted, what it keeps is bounded, and afterwards it works as before.
 
 mod agent;
 mod introductions;

@@ -1,5 +1,5 @@
-//! Everything that the peer under test talks to: one server and one other peer. Both are honest until a test puts another
-//! function in the place of theirs.
+//! Everything that the peer under test talks to: one server and one other peer. Both are honest until a test puts
+//! another function in the place of theirs.
 
 use crate::victim::Arrives;
 use hkdf::Hkdf;
@@ -157,6 +157,8 @@ pub(crate) struct Outside {
     /// Checks that the other peer sent, and answers of the server.
     pub(crate) checks: u64,
     pub(crate) answers: usize,
+    /// The code of the errors that a server says which refuses everything.
+    pub(crate) code: u16,
     pub(crate) server: Say,
     /// Whether the server can be reached over UDP.
     pub(crate) over_udp: bool,
@@ -174,6 +176,7 @@ impl Outside {
             streams: BTreeMap::new(),
             checks: 0,
             answers: 0,
+            code: 0,
             server: honest_server,
             over_udp: true,
             peer: honest_peer,

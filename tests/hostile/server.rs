@@ -201,48 +201,59 @@ fn fate(victim: &Victim, since: usize, begin: Instant) -> (String, Duration) {
     fate
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    BeginningListener,
+    RegisteredListener,
+    Connector,
+}
+
 /// Lets a server lie to each of the three for a minute, and be honest then.
 pub(crate) fn fates(name: &str, begin_to_lie: impl Fn(&mut Outside)) -> [String; 3] {
     println!("{name}");
-    let mut index = 0;
-    [Victim::new(), Victim::listening(), Victim::new()].map(|mut victim| {
-        index += 1;
+    [Whom::BeginningListener, Whom::RegisteredListener, Whom::Connector].map(|whom| {
+        let mut victim = if whom == Whom::RegisteredListener { Victim::listening() } else { Victim::new() };
         victim.outside.peer = silent;
         begin_to_lie(&mut victim.outside);
         let (since, begin) = (victim.events.len(), victim.now);
-        match index {
-            1 => victim.listen(),
-            2 => {}
-            _ => drop(victim.connect(Transport::Udp)),
+        match whom {
+            Whom::BeginningListener => victim.listen(),
+            Whom::RegisteredListener => {}
+            Whom::Connector => drop(victim.connect(Transport::Udp)),
         }
         victim.run(MINUTE);
         let (fate, after) = fate(&victim, since, begin);
         // A listener that is registered asks each 25 s; whoever was introduced is given 30.
-        let longest = if index == 2 || fate == "Timeout" { 31 } else { 6 };
+        let longest = if whom == Whom::RegisteredListener || fate == "Timeout" { 31 } else { 6 };
         assert!(after <= Duration::from_secs(longest), "{name}: {fate} after {after:?}");
-        // Whatever it was told: it speaks when it is asked to, and in the meantime some twelve times in 5 s.
-        let most = victim.outside.answers + 13 * 12;
-        assert!(victim.to_server <= most, "{name}: {} messages for {}", victim.to_server, victim.outside.answers);
-        let (count, _) = victim.total();
-        assert!(count <= 384, "{name}: {count} to others");
-        let is_none = |to: &SocketAddr| NO_ADDRESSES.contains(&to.to_string().as_str());
-        assert!(!victim.sent.keys().any(is_none), "{name}: {:?}", victim.sent);
-        assert!(victim.most_descriptors <= 2, "{name}: {} descriptors", victim.most_descriptors);
+        assert_bounded(name, &victim);
         victim.outside.be_honest();
-        if index < 3 {
+        if whom == Whom::Connector {
+            let session = victim.connect(Transport::Udp);
+            victim.run(Duration::from_secs(1));
+            assert!(victim.is_connected(session), "{name}: does not connect to anybody again");
+        } else {
             if victim.any(|event| matches!(event, PeerEvent::ListenFailed { .. })) {
                 victim.listen();
             }
             victim.run(MINUTE);
             assert!(victim.meets_honest_peer(200, Transport::Udp), "{name}: never found again");
-        } else {
-            let session = victim.connect(Transport::Udp);
-            victim.run(Duration::from_secs(1));
-            assert!(victim.is_connected(session), "{name}: does not connect to anybody again");
         }
         victim.assert_rests();
-        if index == 2 && fate == "registered" { "goes on".into() } else { fate }
+        if whom == Whom::RegisteredListener && fate == "registered" { "goes on".into() } else { fate }
     })
+}
+
+/// What it has sent and held in a minute.
+fn assert_bounded(name: &str, victim: &Victim) {
+    // Whatever it was told: it speaks when it is asked to, and in the meantime some twelve times in 5 s.
+    let most = victim.outside.answers + 13 * 12;
+    assert!(victim.to_server <= most, "{name}: {} messages for {}", victim.to_server, victim.outside.answers);
+    let (count, _) = victim.total();
+    assert!(count <= 384, "{name}: {count} to others");
+    let is_none = |to: &SocketAddr| NO_ADDRESSES.contains(&to.to_string().as_str());
+    assert!(!victim.sent.keys().any(is_none), "{name}: {:?}", victim.sent);
+    assert!(victim.most_descriptors <= 2, "{name}: {} descriptors", victim.most_descriptors);
 }
 
 #[test]
@@ -262,20 +273,17 @@ fn lies_end_as_documented_and_honesty_is_believed_again() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Whatever the code and however often: a listener that begins, and a connector, end at once or after the time of silence.
+/// However often: a listener that begins, and a connector, end at once or after the time of silence.
 #[test]
 fn every_error_code_is_an_end() {
     for code in (300..=310).chain(400..=440).chain(485..=515).chain([600, 699]) {
-        CODE.set(code);
-        let [beginning, registered, connecting] =
-            fates(&format!("error {code}"), |outside| outside.server = |_, m| refuse(m, CODE.get(), None));
-        // 403: somebody else has the id; the listener tries others, as long as anybody who asks for the first time.
+        let [beginning, registered, connecting] = fates(&format!("error {code}"), |outside| {
+            outside.code = code;
+            outside.server = |outside, message| refuse(message, outside.code, None);
+        });
+        // 403: somebody else has the id. The listener tries others, for as long as anybody who asks.
         assert_eq!(registered, if code == 403 { "goes on" } else { beginning.as_str() }, "{code}");
         assert!(!["goes on", "registered"].contains(&beginning.as_str()), "{code}: {beginning}");
         assert!(!["goes on", "Timeout"].contains(&connecting.as_str()), "{code}: {connecting}");
     }
-}
-
-thread_local! {
-    static CODE: std::cell::Cell<u16> = const { std::cell::Cell::new(0) };
 }

@@ -98,7 +98,7 @@ fn only_server_takes(outside: &mut Outside, request: &TcpRequest) -> Vec<Arrives
     }
 }
 
-/// What a stranger at 203.0.113.5 may say: ports of its own host, of a victim's, and of one in the listener's own network.
+/// What a stranger at 203.0.113.5 may say: ports of its own host, of a victim's, and of one in the listener's network.
 fn told_for_streams() -> Vec<WireCandidate> {
     let mut told = candidates(ServerReflexiveObserved, "203.0.113.5", 7000..7001);
     for (ip, ports) in [("203.0.113.5", 7000..7006), ("198.18.0.1", 53..56), ("192.168.0.1", 53..59)] {
@@ -130,7 +130,8 @@ fn a_stream_costs_a_third_party_four_connects_a_session() {
     }
 }
 
-/// An address that is alone gets the most, where TRICKLE shows that the peer is near. A connector, which is told by its server only, is the more eager of the two.
+/// An address that is alone gets the most, where TRICKLE shows that the peer is near. A connector, which is told by its
+/// server only, is the more eager of the two.
 #[test]
 fn an_address_that_refuses_gets_some_hundred_connects_and_one_that_is_silent_some_fifty() {
     for (connects, refused, most) in [(false, false, 50), (true, false, 50), (false, true, 300), (true, true, 520)] {
@@ -172,7 +173,7 @@ fn all_streams_at_once_are_so_many_descriptors() {
     listening.assert_rests();
 }
 
-/// A port that was chosen by number serves one stream at a time while it is looked for, and a stranger that says nothing has
+/// A port that was chosen by number serves one stream at a time while it is looked for: a stranger that says nothing has
 /// it for 10 s.
 #[test]
 fn a_port_that_was_chosen_by_number_is_busy_for_ten_seconds() {
@@ -181,7 +182,8 @@ fn a_port_that_was_chosen_by_number_is_busy_for_ten_seconds() {
     listening.introduce(1, Tcp, &candidates(ServerReflexiveObserved, "203.0.113.9", 7000..7001));
     let begin = listening.now;
     assert!(listening.meets_honest_peer(2, Tcp));
-    assert!((10_000..10_500).contains(&(listening.now - begin).as_millis()), "{:?}", listening.now - begin);
+    let took = listening.now - begin;
+    assert!((10_000..10_500).contains(&took.as_millis()), "{took:?}");
     assert_eq!(listening.most_pending, 1);
     listening.assert_rests();
 }

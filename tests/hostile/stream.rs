@@ -89,6 +89,18 @@ fn strangers_at_the_port_are_hung_up_on() {
     }
 }
 
+#[test]
+fn a_check_that_comes_by_the_byte_is_one() {
+    let (mut victim, keys) = looking();
+    let stream = *victim.accept(STRANGER).first().expect("a port");
+    for byte in keys.check(1) {
+        victim.deliver(Arrives::Bytes(stream, vec![byte]));
+        victim.run(Duration::from_millis(10));
+    }
+    assert!(victim.is_connected(keys.session));
+    victim.assert_rests();
+}
+
 /// The peer itself ends its connection, after so many bytes of its check, or before or behind it.
 #[test]
 fn a_connection_that_is_reset_at_any_moment_is_made_again() {

@@ -1,6 +1,6 @@
 //! Every message that a peer gets from its server and from its peer, with every attribute wrong in every way: missing,
-//! empty, too short, too long, twice; and signed all the same. And what is no message: cut off anywhere, with lengths that
-//! point past the end, of 65,504 bytes.
+//! empty, too short, too long, twice; and signed all the same. And what is no message: cut off anywhere, with lengths
+//! that point past the end, of 65,504 bytes.
 //!
 //! A conversation is led once as it should be. It is the same each time, so any one message of it can be replaced by
 //! another; then it must end in a connection or an error that says so, and the next peer must be met as always.

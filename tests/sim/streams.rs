@@ -512,6 +512,30 @@ fn many_sessions_of_one_listener_do_not_disturb_each_other() {
     assert_nothing_left(&mut pair.world, pair.listener, pair.connector, 10);
 }
 
+/// More than may be looked for at a time: at a port of the system's choice, and at one that serves a single stream.
+#[test]
+fn connectors_that_come_at_once_take_turns() {
+    for (bind, count, patience) in [("0.0.0.0:0", 100, 4), ("0.0.0.0:7777", 4, 2)] {
+        let (mut world, server, peers) = open_network(15);
+        let request = ListenRequest { bind: vec![bind.parse().unwrap()], ..world.listen_request(server, Some("bob")) };
+        world.with_peer(peers[0], |peer, now| peer.listen(now, request)).unwrap();
+        world.run_until_registered(peers[0]);
+        for _ in 0..count {
+            world.connect_stream(peers[1], server, "bob");
+        }
+        let all = |world: &World| {
+            peers.iter().all(|node| {
+                let events = world.node(*node).events.iter();
+                events.filter(|(_, event)| matches!(event, PeerEvent::Connected { .. })).count() == count
+            })
+        };
+        let start = world.net.now();
+        assert!(world.run_until(Duration::from_secs(patience), all), "{bind}: {:?}", world.net.now().since(start));
+        println!("{count} at {bind}: {:?}", world.net.now().since(start));
+        assert_nothing_left(&mut world, peers[0], peers[1], count);
+    }
+}
+
 /// The listener is introduced over both families, and the connector has one; each of the two needs its mapped port.
 #[test]
 fn a_listener_of_two_families_is_reached_by_the_one_that_the_connector_has() {
