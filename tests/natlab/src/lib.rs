@@ -15,6 +15,9 @@
 //! A [`Model`] is the other lab: the simulator's own network between the same programs, in real time, over TUN devices,
 //! with NATs of every kind, delay, jitter and loss, and with Linux's routers beside them.
 //!
+//! [`Strangers`] are everybody else: a host's device behind which is a part of the internet, so that a test can send
+//! from millions of addresses, and read what is answered.
+//!
 //! Nothing leaves the namespaces, and nothing is made outside of them but their names, which carry the maker's process
 //! id. They are removed when the `Lab` is dropped, and also when its process dies in any way, SIGKILL included: a child
 //! of the lab waits for the end of its input and cleans up (see `reaper`).
@@ -31,6 +34,7 @@ mod pair;
 mod program;
 mod reaper;
 mod router;
+mod strangers;
 
 pub use artefacts::{Artefacts, Example, Language, skip};
 pub use lab::{Families, Host, Lab, LabError, Site};
@@ -38,3 +42,4 @@ pub use model::{Home, Model};
 pub use pair::{Connected, Pair, Place, Rendezvous, field};
 pub use program::{Program, Stream};
 pub use router::Router;
+pub use strangers::Strangers;

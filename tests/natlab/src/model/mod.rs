@@ -13,8 +13,8 @@
 //! ```
 
 mod carrier;
-mod packet;
-mod tun;
+pub(crate) mod packet;
+pub(crate) mod tun;
 
 use crate::{
     Families, Host, LabError, Router,

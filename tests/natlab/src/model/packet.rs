@@ -137,7 +137,7 @@ fn read_error(bytes: &[u8], ip: &Ip, body: &[u8], errors: &[u8]) -> Option<Carri
 
 /// Makes the packet that a host receives; none for what could not have been sent.
 pub(crate) fn write(carried: &Carried) -> Option<Vec<u8>> {
-    let Some(original) = &carried.original else { return refusal(carried) };
+    let Some(original) = &carried.original else { return make(carried) };
     let mut bytes = original.to_vec();
     let ip = Ip::read(&bytes, false)?;
     let (header, body) = bytes.split_at_mut(ip.body.start);
@@ -212,22 +212,32 @@ fn set_endpoints(header: &mut [u8], body: &mut [u8], protocol: u8, source: Socke
     }
 }
 
-/// Makes the RST that a border answers with.
-fn refusal(carried: &Carried) -> Option<Vec<u8>> {
-    let tcp = carried.tcp?;
+/// Makes a packet from nothing: the RST that a border answers with, or what a stranger sends.
+fn make(carried: &Carried) -> Option<Vec<u8>> {
     let mut body = [carried.source.port().to_be_bytes(), carried.destination.port().to_be_bytes()].concat();
-    body.extend(tcp.sequence.to_be_bytes());
-    body.extend(tcp.acknowledgement.to_be_bytes());
-    let flags = [(tcp.fin, FIN), (tcp.syn, SYN), (tcp.rst, RST), (tcp.ack, ACK)];
-    let flags = flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
-    // Five words of header, no window, no checksum yet, nothing urgent.
-    body.extend([5 << 4, flags, 0, 0, 0, 0, 0, 0]);
+    let (protocol, checksum_at) = match carried.tcp {
+        Some(tcp) => {
+            body.extend(tcp.sequence.to_be_bytes());
+            body.extend(tcp.acknowledgement.to_be_bytes());
+            let flags = [(tcp.fin, FIN), (tcp.syn, SYN), (tcp.rst, RST), (tcp.ack, ACK)];
+            let flags = flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
+            // Five words of header, no window, no checksum yet, nothing urgent.
+            body.extend([5 << 4, flags, 0, 0, 0, 0, 0, 0]);
+            (TCP, 16)
+        }
+        None => {
+            body.extend((carried.payload.len() as u16 + 8).to_be_bytes());
+            body.extend([0, 0]);
+            (UDP, 6)
+        }
+    };
+    body.extend_from_slice(&carried.payload);
     let length = body.len() as u16;
     let mut bytes = match (carried.source.ip(), carried.destination.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let mut header = vec![0x45, 0];
             header.extend((length + 20).to_be_bytes());
-            header.extend([0, 0, 0x40, 0, carried.ttl, TCP, 0, 0]);
+            header.extend([0, 0, 0x40, 0, carried.ttl, protocol, 0, 0]);
             header.extend(source.octets());
             header.extend(destination.octets());
             let checksum = !fold(sum(&header));
@@ -237,7 +247,7 @@ fn refusal(carried: &Carried) -> Option<Vec<u8>> {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let mut header = vec![0x60, 0, 0, 0];
             header.extend(length.to_be_bytes());
-            header.extend([TCP, carried.ttl]);
+            header.extend([protocol, carried.ttl]);
             header.extend(source.octets());
             header.extend(destination.octets());
             header
@@ -245,8 +255,12 @@ fn refusal(carried: &Carried) -> Option<Vec<u8>> {
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
     };
     let addresses = if carried.source.is_ipv4() { &bytes[12..20] } else { &bytes[8..40] };
-    let checksum = !fold(sum(addresses) + sum(&body) + u32::from(TCP) + u32::from(length));
-    body[16..18].copy_from_slice(&checksum.to_be_bytes());
+    let mut checksum = !fold(sum(addresses) + sum(&body) + u32::from(protocol) + u32::from(length));
+    if checksum == 0 && protocol == UDP {
+        // Zero says that there is none (RFC 768).
+        checksum = u16::MAX;
+    }
+    body[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
     bytes.extend(body);
     Some(bytes)
 }
@@ -274,38 +288,11 @@ fn fold(sum: u32) -> u16 {
 mod tests {
     use super::*;
 
-    /// A packet with right checksums, made from the refusal of a border or by hand.
+    /// A datagram with right checksums.
     fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
-        let (source, destination): (SocketAddr, SocketAddr) = (source.parse().unwrap(), destination.parse().unwrap());
-        let length = (payload.len() + 8) as u16;
-        let mut body = [source.port(), destination.port(), length, 0].map(u16::to_be_bytes).concat();
-        body.extend(payload);
-        let mut bytes = refusal(&Carried {
-            source,
-            destination,
-            ttl: 64,
-            tcp: Some(TcpHeader::default()),
-            is_error: false,
-            payload: Arc::from([]),
-            original: None,
-        })
-        .unwrap();
-        bytes.truncate(bytes.len() - 20);
-        if source.is_ipv4() {
-            bytes[2..4].copy_from_slice(&(length + 20).to_be_bytes());
-            bytes[9] = UDP;
-            bytes[10..12].fill(0);
-            let checksum = !fold(sum(&bytes));
-            bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
-        } else {
-            bytes[4..6].copy_from_slice(&length.to_be_bytes());
-            bytes[6] = UDP;
-        }
-        let addresses = if source.is_ipv4() { &bytes[12..20] } else { &bytes[8..40] };
-        let checksum = !fold(sum(addresses) + sum(&body) + u32::from(UDP) + u32::from(length));
-        body[6..8].copy_from_slice(&checksum.to_be_bytes());
-        bytes.extend(body);
-        bytes
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        let (payload, original) = (Arc::from(payload), None);
+        write(&Carried { source, destination, ttl: 64, tcp: None, is_error: false, payload, original }).unwrap()
     }
 
     /// Whether every checksum of a packet is right.
