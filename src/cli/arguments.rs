@@ -71,7 +71,7 @@ pub(super) struct ServerArguments {
     /// STUN answers a second to one IPv4 /24 or IPv6 /56; 0 for no limit [default: 200]
     #[arg(long, value_name = "N")]
     pub(super) stun_rate: Option<u32>,
-    /// A TOML file with the same settings (host, port, punch_port, advertise, stun_rate) and more: legacy (false turns the protocol of 2015 off), max_connections, max_connections_per_network
+    /// A TOML file with the same settings (host, port, punch_port, advertise, stun_rate) and more: legacy (false turns the protocol of 2015 off), introduction_rate, max_registrations, max_registrations_per_network, max_connections, max_connections_per_network, first_word, idle_connection (both in seconds)
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ use std::{
     io::{self, Read as _},
     os::unix::ffi::OsStringExt as _,
     path::Path,
+    time::Duration,
 };
 
 use toml::{Table, Value};
@@ -75,8 +76,9 @@ struct FileError(String);
 impl FileError {
     fn rename(self, file: &str) -> Error {
         invalid(format!("{file}: {}", self.0)).with_hint(
-            "its keys are host, port, punch_port, advertise, stun_rate, legacy, max_connections and \
-                        max_connections_per_network; see `holepunch server --help`",
+            "its keys are host, port, punch_port, advertise, legacy, stun_rate, introduction_rate, \
+             max_registrations, max_registrations_per_network, max_connections, max_connections_per_network, \
+             first_word and idle_connection; see `holepunch server --help`",
         )
     }
 }
@@ -102,10 +104,17 @@ fn apply_file(text: &str, options: &mut Options) -> core::result::Result<Option<
                     Some(advertise.map_err(|error| FileError(format!("advertise: {}", error.message())))?);
             }
             "legacy" => options.config.legacy = boolean(&key, &value)?,
+            "introduction_rate" => options.config.introduction_rate = number(&key, &value)?,
+            "max_registrations" => options.config.max_registrations = number(&key, &value)?,
+            "max_registrations_per_network" => {
+                options.config.max_registrations_per_network = number(&key, &value)?;
+            }
             "max_connections" => options.config.max_connections = number(&key, &value)?,
             "max_connections_per_network" => {
                 options.config.max_connections_per_network = number(&key, &value)?;
             }
+            "first_word" => options.config.first_word = seconds(&key, &value)?,
+            "idle_connection" => options.config.idle_connection = seconds(&key, &value)?,
             "stun_rate" => stun_rate = Some(number(&key, &value)?),
             _ => return Err(FileError(format!("unknown key \"{}\"", key.escape_debug()))),
         }
@@ -131,6 +140,14 @@ fn number<T: TryFrom<i64>>(key: &str, value: &Value) -> core::result::Result<T, 
         .as_integer()
         .ok_or_else(|| FileError(format!("{key} is to be a number, and is of type {}", value.type_str())))?;
     T::try_from(integer).map_err(|_| FileError(format!("{key} cannot be {integer}")))
+}
+
+/// A time that ends: zero would close every connection at once.
+fn seconds(key: &str, value: &Value) -> core::result::Result<Duration, FileError> {
+    match number::<u32>(key, value)? {
+        0 => Err(FileError(format!("{key} cannot be 0"))),
+        seconds => Ok(Duration::from_secs(seconds.into())),
+    }
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
@@ -227,6 +244,16 @@ mod tests {
         assert_eq!((options.advertise, options.config.stun_rate), (Some("192.0.2.1:9".parse().unwrap()), 0));
         let config = with_file("legacy = false\nmax_connections = 5\nmax_connections_per_network = 6").unwrap().config;
         assert_eq!((config.legacy, config.max_connections, config.max_connections_per_network), (false, 5, 6));
+        let config = with_file(
+            "introduction_rate = 1\nmax_registrations = 2\nmax_registrations_per_network = 3\nfirst_word = 4\nidle_connection = 5",
+        )
+        .unwrap()
+        .config;
+        assert_eq!(
+            (config.introduction_rate, config.max_registrations, config.max_registrations_per_network),
+            (1, 2, 3)
+        );
+        assert_eq!([config.first_word, config.idle_connection], [4, 5].map(Duration::from_secs));
         let untouched = with_file("").unwrap();
         assert!(untouched.config.legacy);
         assert_eq!((untouched.host, untouched.port, untouched.punch_port), (None, 20000, 20001));
@@ -240,6 +267,7 @@ mod tests {
             ("legacy = 0", "legacy is to be true or false"),
             ("port = 65536", "port cannot be 65536"),
             ("stun_rate = -1", "stun_rate cannot be -1"),
+            ("first_word = 0", "first_word cannot be 0"),
             ("host = 5", "host is to be a string"),
             ("advertise = \"0.0.0.0\"", "advertise: "),
             ("port = 1\nport = ", "line 2"),

@@ -42,6 +42,8 @@ pub(super) struct Stream {
     pub(super) protocol: Protocol,
     /// When it was heard last.
     pub(super) heard: Instant,
+    /// Since when it owes its first message, or the rest of another that it has begun.
+    owes: Option<Instant>,
     /// Who is registered over it, one at a time.
     registration: Option<RegistrationId>,
     /// What its place counts against; `None` for this host itself.
@@ -148,14 +150,25 @@ impl Server {
             self.streams.wake(stream, Some(idle));
         }
         let rest = bytes.get(taken..).unwrap_or_default();
-        match self.streams.get_mut(stream).map(|known| &known.protocol) {
-            Some(Protocol::Stun) => taken + self.handle_frames(now, stream, rest),
+        taken += match self.streams.get_mut(stream).map(|known| &known.protocol) {
+            Some(Protocol::Stun) => self.handle_frames(now, stream, rest),
             Some(Protocol::Legacy(_)) => {
                 self.handle_legacy(now, stream, rest);
-                bytes.len()
+                rest.len()
             }
-            Some(Protocol::Unknown) => taken,
-            None => bytes.len(),
+            Some(Protocol::Unknown) | None => rest.len(),
+        };
+        self.wait_for_rest(now, stream, taken, bytes.len());
+        taken
+    }
+
+    /// So many bytes were taken of those that are there: what is left begins a message, which is to be whole in time.
+    fn wait_for_rest(&mut self, now: Instant, id: StreamId, taken: usize, length: usize) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        let before = stream.owes.filter(|_| taken == 0);
+        stream.owes = (taken < length).then(|| before.unwrap_or(now));
+        if let Some(since) = stream.owes {
+            self.streams.wake(id, Some(since + self.config.first_word));
         }
     }
 
@@ -178,8 +191,16 @@ impl Server {
             self.requests.push_back(TcpRequest::Close { stream: id });
             return;
         }
-        let stream =
-            Stream { local, remote, protocol: Protocol::Unknown, heard: now, registration: None, network, wake: None };
+        let stream = Stream {
+            local,
+            remote,
+            protocol: Protocol::Unknown,
+            heard: now,
+            owes: Some(now),
+            registration: None,
+            network,
+            wake: None,
+        };
         self.streams.insert(id, stream);
         self.streams.wake(id, Some(now + self.config.first_word));
     }
@@ -193,17 +214,14 @@ impl Server {
         }
     }
 
-    /// A connection's time has come: a request of 2015 that was open is one, or it has been silent for too long.
+    /// A connection's time has come: a request of 2015 that was open is one, or it was silent or slow for too long.
     fn look_at_stream(&mut self, now: Instant, id: StreamId) {
         if self.settle_legacy(now, id) {
             return;
         }
         let Some(stream) = self.streams.get_mut(id) else { return };
-        let patience = match stream.protocol {
-            Protocol::Unknown => self.config.first_word,
-            Protocol::Stun | Protocol::Legacy(_) => self.config.idle_connection,
-        };
-        let until = stream.heard + patience;
+        let idle = stream.heard + self.config.idle_connection;
+        let until = stream.owes.map_or(idle, |since| idle.min(since + self.config.first_word));
         if now >= until {
             self.close_stream(id);
         } else {

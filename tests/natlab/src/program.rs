@@ -127,6 +127,11 @@ impl Program {
         if status.success() { Ok(()) } else { Err(io::Error::other("kill failed")) }
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All lines of one stream so far.
     pub fn lines(&self, stream: Stream) -> Vec<String> {
         self.shared.lock().lines.iter().filter(|(from, _)| *from == stream).map(|(_, line)| line.clone()).collect()

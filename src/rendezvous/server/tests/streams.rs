@@ -154,6 +154,34 @@ fn silence_ends_a_connection() {
     assert_eq!(lab.server.stats().connections, 0);
 }
 
+/// Who sends byte by byte has no more time for a message than who sends it whole.
+#[test]
+fn a_message_that_is_begun_is_to_be_whole_in_time() {
+    let mut lab = Lab::new(ServerConfig::default());
+    let (first, request) = (lab.server.config.first_word, binding().finish());
+    for stream in 0..3 {
+        lab.accept(stream, "198.51.100.1:5000");
+    }
+    let mut said = Vec::new();
+    for second in 1..first.as_secs() {
+        said.extend(lab.pass(Duration::from_secs(1)));
+        // A greeting without end, a message, and one after another that was whole.
+        let count = (second / 5) as usize;
+        assert_eq!(lab.say(0, &GREETING[..count]), 0);
+        assert_eq!(lab.say(1, &request[..count]), 0);
+        let (third, taken) = match second {
+            30 => ([&request, &request[..1]].concat(), request.len()),
+            _ => (request[..count].to_vec(), 0),
+        };
+        assert_eq!(lab.say(2, &third), taken);
+    }
+    assert!(said.iter().all(|(stream, bytes)| *stream == 2 && bytes.is_some()), "{said:?}");
+    assert_eq!(lab.pass(Duration::from_secs(1)), [(0, None), (1, None)]);
+    assert_eq!(lab.pass(Duration::from_secs(29)), []);
+    assert_eq!(lab.pass(Duration::from_secs(1)), [(2, None)], "60 s after its second message began");
+    assert_eq!(lab.server.stats().connections, 0);
+}
+
 #[test]
 fn connections_are_bounded_in_all_and_for_each_network() {
     let config = ServerConfig { max_connections: 5, max_connections_per_network: 2, ..ServerConfig::default() };

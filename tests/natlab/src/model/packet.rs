@@ -221,8 +221,8 @@ fn make(carried: &Carried) -> Option<Vec<u8>> {
             body.extend(tcp.acknowledgement.to_be_bytes());
             let flags = [(tcp.fin, FIN), (tcp.syn, SYN), (tcp.rst, RST), (tcp.ack, ACK)];
             let flags = flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
-            // Five words of header, no window, no checksum yet, nothing urgent.
-            body.extend([5 << 4, flags, 0, 0, 0, 0, 0, 0]);
+            // Five words of header, the largest window, no checksum yet, nothing urgent.
+            body.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
             (TCP, 16)
         }
         None => {
