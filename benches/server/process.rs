@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     thread,
     time::Duration,
 };
@@ -17,9 +18,10 @@ pub(crate) fn say(line: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether servers and clients can have a processor each.
+/// Whether servers and clients can have a processor each; asked before this process is kept on one itself.
 fn several() -> bool {
-    thread::available_parallelism().is_ok_and(|count| count.get() > 1)
+    static SEVERAL: OnceLock<bool> = OnceLock::new();
+    *SEVERAL.get_or_init(|| thread::available_parallelism().is_ok_and(|count| count.get() > 1))
 }
 
 /// Keeps a process, and whatever it starts from now on, on one processor, where there are several.

@@ -19,7 +19,10 @@ use std::{
     collections::BTreeSet,
     env, fs, io,
     process::{self, Command, ExitCode, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -67,9 +70,11 @@ fn is_measurement() -> bool {
     env::args().any(|argument| argument == "--bench")
 }
 
-/// Keeps a process, and what it starts from now on, on one processor, where there are several.
+/// Keeps a process, and what it starts from now on, on one processor, where there are several; of that it is told first
+/// by the call that is about this process itself.
 fn pin(process: u32, processor: &str) {
-    if thread::available_parallelism().is_ok_and(|count| count.get() > 1) {
+    static SEVERAL: OnceLock<bool> = OnceLock::new();
+    if *SEVERAL.get_or_init(|| thread::available_parallelism().is_ok_and(|count| count.get() > 1)) {
         // Without it the numbers are only less steady.
         let _ = Command::new("taskset")
             .args(["-cp", processor, &process.to_string()])
@@ -181,7 +186,11 @@ fn introductions() -> Result<(), Failure> {
     let capacity = answers / processor;
     println!("introductions beside spoofed STUN Binding requests at half of the server's capacity");
     println!("  capacity      {capacity:.0}/s: {:.2} us of the server's processor time each", 1e6 / capacity);
-    println!("  measured at   {:.0}/s, which kept it busy {:.0} % of the time", answers / time, 100.0 * processor / time);
+    println!(
+        "  measured at   {:.0}/s, which kept it busy {:.0} % of the time",
+        answers / time,
+        100.0 * processor / time
+    );
 
     let listener = scene.listen()?;
     let received = Received::by(&scene.host)?;

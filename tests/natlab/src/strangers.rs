@@ -15,7 +15,6 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd as _,
-    sync::Arc,
     time::Duration,
 };
 
@@ -86,9 +85,8 @@ impl Strangers {
         tcp: Option<TcpHeader>,
         payload: &[u8],
     ) -> io::Result<()> {
-        let payload = Arc::from(payload);
-        let carried = Carried { source, destination, ttl: 64, tcp, is_error: false, payload, original: None };
-        let packet = packet::write(&carried).ok_or_else(|| io::Error::other("the addresses are of two families"))?;
+        let packet = packet::make((source, destination), 64, tcp, payload)
+            .ok_or_else(|| io::Error::other("the addresses are of two families"))?;
         (&self.device).write_all(&packet)
     }
 

@@ -248,7 +248,8 @@ fn a_network_has_its_share_of_registrations() {
     // No rate, which would not let one network come so far so fast.
     let Some(mut scene) = Scene::or_skip(test, 64, "stun_rate = 0\n") else { return };
     let named = |third: u8, count| {
-        let name = move |address: SocketAddr| (address, Some(format!("{third}-{}", address.to_string().replace(':', "-"))));
+        let name =
+            move |address: SocketAddr| (address, Some(format!("{third}-{}", address.to_string().replace(':', "-"))));
         network(third, count).into_iter().map(name).collect::<Vec<_>>()
     };
     assert_eq!(scene.flood.register(&named(1, 1100)).unwrap(), [508; 76], "1,024 had room");

@@ -137,7 +137,9 @@ fn read_error(bytes: &[u8], ip: &Ip, body: &[u8], errors: &[u8]) -> Option<Carri
 
 /// Makes the packet that a host receives; none for what could not have been sent.
 pub(crate) fn write(carried: &Carried) -> Option<Vec<u8>> {
-    let Some(original) = &carried.original else { return make(carried) };
+    let Some(original) = &carried.original else {
+        return make((carried.source, carried.destination), carried.ttl, carried.tcp, &carried.payload);
+    };
     let mut bytes = original.to_vec();
     let ip = Ip::read(&bytes, false)?;
     let (header, body) = bytes.split_at_mut(ip.body.start);
@@ -212,10 +214,15 @@ fn set_endpoints(header: &mut [u8], body: &mut [u8], protocol: u8, source: Socke
     }
 }
 
-/// Makes a packet from nothing: the RST that a border answers with, or what a stranger sends.
-fn make(carried: &Carried) -> Option<Vec<u8>> {
-    let mut body = [carried.source.port().to_be_bytes(), carried.destination.port().to_be_bytes()].concat();
-    let (protocol, checksum_at) = match carried.tcp {
+/// Makes a packet from nothing: the RST that a border answers with, or what a stranger sends; none if the addresses are of two families.
+pub(crate) fn make(
+    (from, to): (SocketAddr, SocketAddr),
+    ttl: u8,
+    tcp: Option<TcpHeader>,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let mut body = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let (protocol, checksum_at) = match tcp {
         Some(tcp) => {
             body.extend(tcp.sequence.to_be_bytes());
             body.extend(tcp.acknowledgement.to_be_bytes());
@@ -226,18 +233,18 @@ fn make(carried: &Carried) -> Option<Vec<u8>> {
             (TCP, 16)
         }
         None => {
-            body.extend((carried.payload.len() as u16 + 8).to_be_bytes());
+            body.extend((payload.len() as u16 + 8).to_be_bytes());
             body.extend([0, 0]);
             (UDP, 6)
         }
     };
-    body.extend_from_slice(&carried.payload);
+    body.extend_from_slice(payload);
     let length = body.len() as u16;
-    let mut bytes = match (carried.source.ip(), carried.destination.ip()) {
+    let mut bytes = match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let mut header = vec![0x45, 0];
             header.extend((length + 20).to_be_bytes());
-            header.extend([0, 0, 0x40, 0, carried.ttl, protocol, 0, 0]);
+            header.extend([0, 0, 0x40, 0, ttl, protocol, 0, 0]);
             header.extend(source.octets());
             header.extend(destination.octets());
             let checksum = !fold(sum(&header));
@@ -247,14 +254,14 @@ fn make(carried: &Carried) -> Option<Vec<u8>> {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let mut header = vec![0x60, 0, 0, 0];
             header.extend(length.to_be_bytes());
-            header.extend([protocol, carried.ttl]);
+            header.extend([protocol, ttl]);
             header.extend(source.octets());
             header.extend(destination.octets());
             header
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
     };
-    let addresses = if carried.source.is_ipv4() { &bytes[12..20] } else { &bytes[8..40] };
+    let addresses = if from.is_ipv4() { &bytes[12..20] } else { &bytes[8..40] };
     let mut checksum = !fold(sum(addresses) + sum(&body) + u32::from(protocol) + u32::from(length));
     if checksum == 0 && protocol == UDP {
         // Zero says that there is none (RFC 768).

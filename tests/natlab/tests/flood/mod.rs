@@ -209,7 +209,9 @@ impl Flood {
                 let length = random.below(1400);
                 (0..length).map(|_| random.next_u64() as u8).collect()
             }
-            5 => [&b"<"[..], b">192.0.2.1\n", b"*('192.0.2.1', 20001)", b"<>0.0.0.0"][random.below(4) as usize].to_vec(),
+            5 => {
+                [&b"<"[..], b">192.0.2.1\n", b"*('192.0.2.1', 20001)", b"<>0.0.0.0"][random.below(4) as usize].to_vec()
+            }
             6 => {
                 let (id, name) = (RegistrationId(bytes(random)), format!("name{:08x}", random.next_u64() as u32));
                 let name = [None, Some(NAME), Some(&*name)][random.below(3) as usize];
@@ -284,12 +286,7 @@ fn candidates() -> [WireCandidate; 2] {
 const BOTH: Transports = Transports { udp: true, tcp: true };
 
 /// By name, or without one by where it is.
-pub(crate) fn register(
-    random: &mut Random,
-    id: RegistrationId,
-    cookie: Option<&[u8]>,
-    name: Option<&str>,
-) -> Vec<u8> {
+pub(crate) fn register(random: &mut Random, id: RegistrationId, cookie: Option<&[u8]>, name: Option<&str>) -> Vec<u8> {
     let mut builder = Builder::new(Class::Request, Method::REGISTER, TransactionId(bytes(random)))
         .version()
         .registration_id(id)
@@ -306,12 +303,7 @@ pub(crate) fn register(
 }
 
 /// By name, or without one by an address.
-pub(crate) fn connect(
-    random: &mut Random,
-    session: SessionId,
-    cookie: Option<&[u8]>,
-    name: Option<&str>,
-) -> Vec<u8> {
+pub(crate) fn connect(random: &mut Random, session: SessionId, cookie: Option<&[u8]>, name: Option<&str>) -> Vec<u8> {
     let mut builder = Builder::new(Class::Request, Method::CONNECT, TransactionId(bytes(random)))
         .version()
         .session_id(session)
