@@ -177,9 +177,9 @@ fn memory() -> Result<(), Failure> {
 fn introductions() -> Result<(), Failure> {
     let (requests, rounds, each) = if is_measurement() { (500_000, 20, 20) } else { (5_000, 2, 3) };
     let (scene, mut flood) = Scene::new("")?;
-    flood.bindings(requests / 10)?;
+    bindings(&mut flood, requests / 10)?;
     let (begin, before, answered) = (Instant::now(), scene.processor_time()?, flood.counts.answers);
-    flood.bindings(requests)?;
+    bindings(&mut flood, requests)?;
     let answers = (flood.counts.answers - answered) as f64;
     let (time, processor) = (begin.elapsed().as_secs_f64(), (scene.processor_time()? - before).as_secs_f64());
     // What the server would answer if it were kept busy all the time: more than the flood can ask for.
@@ -226,6 +226,16 @@ fn introductions() -> Result<(), Failure> {
     }
     println!("  ratio       {:>8.2} / {:>7.2}", loaded[0] / calm[0], loaded[1] / calm[1]);
     Ok(())
+}
+
+/// Sends at least so many Binding requests as fast as the server answers.
+fn bindings(flood: &mut Flood, count: u64) -> io::Result<()> {
+    let request = binding(&mut flood.random).finish();
+    let until = flood.counts.sent + count;
+    while flood.counts.sent < until {
+        flood.batch(|_| &request)?;
+    }
+    flood.settle()
 }
 
 /// What a steady flood has come to.

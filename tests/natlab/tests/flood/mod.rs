@@ -86,18 +86,8 @@ impl Flood {
         self.settle()
     }
 
-    /// Sends at least so many Binding requests, from any address.
-    pub(crate) fn bindings(&mut self, count: u64) -> io::Result<()> {
-        let request = Builder::new(Class::Request, Method::BINDING, TransactionId([7; 12])).finish();
-        let until = self.counts.sent + count;
-        while self.counts.sent < until {
-            self.batch(|_| &request)?;
-        }
-        self.settle()
-    }
-
     /// A batch for the one family while the server may still read the other's.
-    fn batch<'a>(&mut self, mut draw: impl FnMut(&mut Random) -> &'a Vec<u8>) -> io::Result<()> {
+    pub(crate) fn batch<'a>(&mut self, mut draw: impl FnMut(&mut Random) -> &'a Vec<u8>) -> io::Result<()> {
         let server = self.server[self.batches as usize % 2];
         for _ in 1..BATCH {
             let message = draw(&mut self.random);
@@ -124,7 +114,7 @@ impl Flood {
     }
 
     /// Reads until the last request of the last batch is answered.
-    fn settle(&mut self) -> io::Result<()> {
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
         while self.is_open {
             let answer = self.next(PATIENCE)?.ok_or_else(|| io::Error::other("the server answers no more"))?.1;
             self.is_open = answer.get(8..20) != Some(&self.last_of_batch().0);
