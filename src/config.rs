@@ -219,7 +219,8 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// TCP connections from one IPv4 /24 or IPv6 /56 at most; this host's own are not counted.
     pub max_connections_per_network: u32,
-    /// A TCP connection is closed when its first message takes longer than this, or any later one from its first byte on.
+    /// A TCP connection is closed when its first message takes longer than this, or any later one from its first byte
+    /// on.
     pub first_word: Duration,
     /// A TCP connection that is silent for this long is closed, unless it is a listener of 2015, which has nothing to
     /// say. A punch over TCP keeps its connection to the server for as long as it lasts.

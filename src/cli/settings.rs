@@ -245,7 +245,8 @@ mod tests {
         let config = with_file("legacy = false\nmax_connections = 5\nmax_connections_per_network = 6").unwrap().config;
         assert_eq!((config.legacy, config.max_connections, config.max_connections_per_network), (false, 5, 6));
         let config = with_file(
-            "introduction_rate = 1\nmax_registrations = 2\nmax_registrations_per_network = 3\nfirst_word = 4\nidle_connection = 5",
+            "introduction_rate = 1\nmax_registrations = 2\nmax_registrations_per_network = 3\n\
+             first_word = 4\nidle_connection = 5",
         )
         .unwrap()
         .config;

@@ -1,8 +1,8 @@
 //! The server program under a flood of spoofed datagrams: what it grows by, what becomes of those who want to be
 //! introduced meanwhile, and what a registration takes when each comes from an address of its own.
 //!
-//! The flood comes from a TUN device of the server's namespace (`natlab::Strangers`), each datagram from another address,
-//! so that the limits for each network stay as they are by default and do not help. The server is on the first
+//! The flood comes from a TUN device of the server's namespace (`natlab::Strangers`), each datagram from another
+//! address, so that the limits for each network stay as they are by default and do not help. The server is on the first
 //! processor; the flood and the honest clients share the second, the flood at a lower priority.
 //!
 //!     HOLEPUNCH_BIN=target/release/holepunch cargo bench --package natlab --bench abuse [-- PART...]      # as root

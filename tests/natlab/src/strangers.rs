@@ -1,7 +1,7 @@
 //! Everybody else: a TUN device of a host, behind which is a part of the internet, in the hands of a test.
 //!
-//! What the test writes arrives at the host as packets of others, from whichever of half a billion addresses of IPv4 and
-//! millions of networks of IPv6 it says; what the host answers can be read, or is lost when nobody does. No other
+//! What the test writes arrives at the host as packets of others, from whichever of half a billion addresses of IPv4
+//! and millions of networks of IPv6 it says; what the host answers can be read, or is lost when nobody does. No other
 //! interface is asked: routes for these addresses lead to the device, and to nothing else.
 #![allow(unsafe_code)]
 

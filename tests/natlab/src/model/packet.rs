@@ -214,7 +214,8 @@ fn set_endpoints(header: &mut [u8], body: &mut [u8], protocol: u8, source: Socke
     }
 }
 
-/// Makes a packet from nothing: the RST that a border answers with, or what a stranger sends; none if the addresses are of two families.
+/// Makes a packet from nothing: the RST that a border answers with, or what a stranger sends; none if the addresses are
+/// of two families.
 pub(crate) fn make(
     (from, to): (SocketAddr, SocketAddr),
     ttl: u8,

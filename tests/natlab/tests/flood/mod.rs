@@ -1,8 +1,8 @@
 //! What strangers send to a server from addresses that are not theirs, and what one does who can receive.
 //!
-//! Each batch goes to one family's socket and ends with a Binding request; its answer says that the server has taken the
-//! batch in, for a socket is read in its order. So the flood is as fast as the server reads, and nothing of it is lost in
-//! a full buffer: what was sent was received, as the namespace's own counters confirm.
+//! Each batch goes to one family's socket and ends with a Binding request; its answer says that the server has taken
+//! the batch in, for a socket is read in its order. So the flood is as fast as the server reads, and nothing of it is
+//! lost in a full buffer: what was sent was received, as the namespace's own counters confirm.
 
 use holepunch::wire::stun::{
     AttributeType, Builder, CandidateKind, CandidateTransport, ChangeRequest, Class, Message, Method, Name,
