@@ -50,14 +50,14 @@ impl ConsentClock {
         self.next = self.interval;
     }
 
-    /// Asks at once, whatever was to be next.
-    pub(super) fn ask_now(&mut self, now: Instant) {
-        self.next = self.next.min(now);
+    /// Asks then at the latest, whatever was to be next.
+    pub(super) fn ask_at(&mut self, time: Instant) {
+        self.next = self.next.min(time);
     }
 
-    /// Whether the peer has answered so short a time ago.
-    pub(super) fn was_answered_within(&self, now: Instant, time: Duration) -> bool {
-        now + self.config.expiry < self.expires + time
+    /// When the peer has answered last.
+    pub(super) fn answered(&self) -> Instant {
+        self.expires.checked_sub(self.config.expiry).unwrap_or_default()
     }
 
     /// What is due now; a check that is due counts as sent.

@@ -1,7 +1,8 @@
 //! A peer that is heard elsewhere than on the selected pair: its NAT may have given it another address (rebinding).
 //!
 //! A check that comes from elsewhere is authentic, and says nothing of its sender's address: whoever sees one can send
-//! a copy of it from anywhere. So the selected pair is asked first. While that answers, nothing moves, and the other
+//! a copy of it from anywhere. So the selected pair is asked first, unless it has just answered; then a little later, for
+//! it may have done so before it moved. While that answers, nothing moves, and the other
 //! address gets the answer to its check and nothing more. Where the selected pair stays silent, the other address is
 //! checked, too, a few times ([`CHECKS`]); the pair moves there if it answers, which takes the session's keys, before
 //! the selected one does. Nothing of this needs the peer's doing: it sees us where it always did, and each side
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{address::unspecified, machine::Instant};
 
-/// A selected pair that has answered within this time is alive, and nothing is asked.
+/// A selected pair that has answered is asked again after this time at the earliest.
 const ALIVE: Duration = Duration::from_secs(1);
 
 /// The selected pair is given so long to answer before the other is checked, and each of the checks that follow; longer
@@ -33,16 +34,17 @@ impl Agent {
     pub(super) fn notice_elsewhere(&mut self, now: Instant, at: Arrival) {
         let Some(consent) = &mut self.consent else { return };
         let is_possible = self.selected && at.socket == self.pairs[0].socket && self.pairs.len() == 1;
-        if !is_possible || consent.was_answered_within(now, ALIVE) {
+        if !is_possible {
             return;
         }
-        consent.ask_now(now);
+        let asked = now.max(consent.answered() + ALIVE);
+        consent.ask_at(asked);
         let candidate = Candidate::new(CandidateKind::PeerReflexive, at.remote, Provenance::Observed);
         let ipv6 = at.remote.is_ipv6();
         let priority = CandidateKind::Host.priority(unspecified(ipv6));
         let controlling = self.pairs[0].nominated;
         let mut pair = Pair::new(at.socket, &candidate, CHECKS, priority, controlling);
-        pair.be_elsewhere(&self.pairs[0], at.local.ip(), now + self.patience());
+        pair.be_elsewhere(&self.pairs[0], at.local.ip(), asked + self.patience());
         self.pairs.push(pair);
     }
 
