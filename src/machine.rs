@@ -4,7 +4,7 @@
 //! and an input, then drains [`Output`]s until it gets [`Output::Timeout`], waits for a datagram or for that
 //! time, and calls again: mutate, then drain.
 
-use alloc::{boxed::Box, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 use chacha20::{
     ChaCha20Rng,
     rand_core::{Rng as _, SeedableRng as _},
@@ -14,6 +14,7 @@ use core::{
     ops::{Add, Sub},
     time::Duration,
 };
+use zeroize::Zeroizing;
 
 /// A point in monotonic time, in nanoseconds since an origin that the driver chooses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,25 +63,38 @@ impl Sub for Instant {
 
 /// The seeded generator that a machine draws everything unpredictable from (ChaCha20).
 ///
-/// With a secret seed its output is fit for keys; with a known one a run can be repeated exactly.
-pub struct Random(Box<ChaCha20Rng>);
+/// With a secret seed its output is fit for keys; with a known one a run can be repeated exactly. It keeps no output
+/// ahead: every session has one, and draws a few bytes every few seconds.
+pub struct Random {
+    seed: Zeroizing<[u8; 32]>,
+    /// Words of 32 bits drawn so far.
+    drawn: u64,
+}
 
 impl Random {
     /// Starts the generator; `seed` must be secret and fresh wherever the network is real.
     pub fn new(seed: [u8; 32]) -> Self {
-        Self(Box::new(ChaCha20Rng::from_seed(seed)))
+        Self { seed: Zeroizing::new(seed), drawn: 0 }
+    }
+
+    fn draw<T>(&mut self, draw: impl FnOnce(&mut ChaCha20Rng) -> T) -> T {
+        let mut generator = ChaCha20Rng::from_seed(*self.seed);
+        generator.set_word_pos(self.drawn.into());
+        let drawn = draw(&mut generator);
+        self.drawn = generator.get_word_pos() as u64;
+        drawn
     }
 
     /// Draws `N` bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.0.fill_bytes(&mut bytes);
+        self.draw(|generator| generator.fill_bytes(&mut bytes));
         bytes
     }
 
     /// Draws 64 bits.
     pub fn u64(&mut self) -> u64 {
-        self.0.next_u64()
+        self.draw(ChaCha20Rng::next_u64)
     }
 
     /// Draws a duration uniformly from `low..high`; `low` when the range is empty.

@@ -15,6 +15,7 @@ use std::{
 use holepunch::{
     Cancel, ConnectOptions, Endpoint, ErrorKind, Listener, Wait,
     config::PeerConfig,
+    server::raise_descriptor_limit,
     wire::stun::{AttributeType, Builder, Class, GREETING, Message},
 };
 use liar::{Liar, Lie};
@@ -146,9 +147,17 @@ fn many_leave_nothing(server: &Rendezvous) {
     }
 }
 
-/// All at once in one process: one thread for each endpoint whatever it has. A connection has one descriptor, and two
+/// Connections that are there at once.
+const AT_ONCE: usize = 1000;
+
+/// The most memory of this process that a connection takes, both its ends. Either end is to take 2 KiB in a process of
+/// its own.
+const BOTH_ENDS: usize = 4096;
+
+/// A thousand at once in one process: one thread for each endpoint whatever it has. A connection has one descriptor, and two
 /// where it was made from: the socket that asked for it stays, so that nobody else is given its port.
 fn many_at_once(server: &Rendezvous) {
+    raise_descriptor_limit().unwrap();
     let before = held();
     {
         let (connecting, listening) = (server.endpoint().build().unwrap(), server.endpoint().build().unwrap());
@@ -156,11 +165,21 @@ fn many_at_once(server: &Rendezvous) {
         let (descriptors, threads) = held();
         assert_eq!(threads, before.1 + 2);
         let mut ends = Vec::new();
-        for _ in 0..many() {
+        let mut early = 0;
+        for number in 0..AT_ONCE {
+            // What the first ones cost is not theirs alone.
+            if number == AT_ONCE / 10 {
+                early = resident_kib();
+            }
             ends.push(connecting.connect_datagram("crowd", &ConnectOptions::default()).unwrap());
             ends.push(listener.accept_datagram(LONG.into()).unwrap());
         }
-        settle((descriptors + many() * 3, threads));
+        settle((descriptors + AT_ONCE * 3, threads));
+        let each = (resident_kib() - early) * 1024 / (AT_ONCE - AT_ONCE / 10);
+        println!("{AT_ONCE} at once: {each} bytes each");
+        if std::env::var_os("HOLEPUNCH_TEST_SANITISED").is_none() {
+            assert!(each < BOTH_ENDS, "{each} bytes");
+        }
         for pair in ends.chunks(2) {
             pair[0].send(b"one").unwrap();
             assert_eq!(receive(&pair[1]).unwrap(), b"one");

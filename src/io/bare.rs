@@ -89,10 +89,6 @@ impl Core {
             // Closing would do it too, but the socket may live on.
             let _ = self.registry.deregister(&mut SourceFd(&link.as_raw_fd()));
         }
-        let route = (link.path.udp_socket(), link.remote());
-        if self.routes.get(&route) == Some(&session) {
-            self.routes.remove(&route);
-        }
         Some(link)
     }
 
@@ -170,7 +166,7 @@ impl Core {
         let before = self.pending.len();
         let socket = link.path.udp_socket();
         if let Some(parent) = self.sockets.get(&socket) {
-            collect(socket, &parent.socket, &mut self.buffer, &mut self.pending);
+            collect(socket, parent, &mut self.buffer, &mut self.pending);
         }
         let mut data = Vec::new();
         for pending in self.pending.split_off(before) {

@@ -53,6 +53,17 @@ pub(super) fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Tells an option whose value is an `int`.
+#[cfg(target_os = "linux")]
+pub(super) fn get_option(socket: &Socket, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the value is a live `int`, writable, and its size is told; the descriptor is open as long as `socket`.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut length) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What [`receive`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message {

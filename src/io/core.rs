@@ -45,7 +45,7 @@ pub(crate) struct Core {
     pub(super) clock: Clock,
     pub(super) registry: Registry,
     /// The peer's own sockets.
-    pub(super) sockets: BTreeMap<SocketId, Bound>,
+    pub(super) sockets: BTreeMap<SocketId, UdpSocket>,
     /// The connections that are not over.
     pub(super) links: BTreeMap<SessionId, Watched>,
     /// The ports that streams are punched from, and the connections that the peer has in its hands.
@@ -54,9 +54,7 @@ pub(crate) struct Core {
     pub(super) next_accepted: u32,
     /// The program's streams, to be closed with the endpoint.
     pub(super) streams: BTreeMap<SessionId, Weak<StreamLink>>,
-    /// What is sent from this socket to that address goes by the socket of a connection.
-    pub(super) routes: BTreeMap<(SocketId, SocketAddr), SessionId>,
-    /// Whose readiness a token stands for.
+    /// Whose readiness a token stands for; but those of the peer's own sockets are [`socket_token`]s.
     pub(super) sources: BTreeMap<Token, Source>,
     next_token: usize,
     /// Sockets that may hold more than was read in one go.
@@ -98,12 +96,6 @@ pub(crate) struct Core {
     pub(super) stop: Option<Instant>,
 }
 
-/// A socket of the peer's.
-pub(super) struct Bound {
-    pub(super) socket: UdpSocket,
-    pub(super) token: Token,
-}
-
 /// A connection whose unread datagrams are looked after.
 pub(super) struct Watched {
     pub(super) link: Arc<Link>,
@@ -119,10 +111,19 @@ pub(crate) enum Channel {
     Stream(Arc<StreamLink>),
 }
 
+/// The token of one of the peer's own sockets: odd, where all others are even.
+pub(super) const fn socket_token(socket: SocketId) -> Token {
+    Token(socket.0 as usize * 2 + 1)
+}
+
+/// Whose token it is, if it is a [`socket_token`].
+pub(super) fn token_socket(Token(number): Token) -> Option<SocketId> {
+    (number % 2 == 1).then(|| SocketId((number / 2) as u32))
+}
+
 /// Who became readable.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source {
-    Bound(SocketId),
     Link(SessionId),
     Port(PortId),
     Stream(StreamId),
@@ -190,9 +191,8 @@ impl Core {
             tcp: BTreeMap::new(),
             next_accepted: 0,
             streams: BTreeMap::new(),
-            routes: BTreeMap::new(),
             sources: BTreeMap::new(),
-            next_token: 1,
+            next_token: 0,
             unfinished: BTreeSet::new(),
             looks: BTreeSet::new(),
             early: BTreeMap::new(),
@@ -218,7 +218,7 @@ impl Core {
     }
 
     pub(crate) fn token(&mut self) -> Token {
-        self.next_token += 1;
+        self.next_token += 2;
         Token(self.next_token)
     }
 

@@ -52,6 +52,14 @@ const MAX_QUEUED: usize = 64;
 /// A connection is busy sending when so many datagrams left within one pause of the endpoint's.
 const BUSY: u32 = 128;
 
+/// Bits of [`Link::readers`]: the calls in receive now, whether the endpoint takes from the socket, and the number of calls
+/// that there have been above.
+mod reading {
+    pub(super) const NOW: u64 = 0x7FFF;
+    pub(super) const KEPT_OUT: u64 = 0x8000;
+    pub(super) const CALL: u64 = 0x1_0000;
+}
+
 /// Why a connection no longer does something; bits of [`Link::flags`].
 mod flag {
     /// The program has closed it.
@@ -84,13 +92,9 @@ pub(crate) struct Link {
     pub(crate) session: SessionId,
     /// The path as it was found.
     pub(crate) path: Path,
-    /// Where the peer is instead, once it has moved.
-    moved: Mutex<Option<SocketAddr>>,
     has_moved: AtomicBool,
-    /// Our address; the IP is unspecified where it is not known.
-    local: SocketAddr,
     flags: AtomicU8,
-    /// The calls in receive now, in the low 16 bits, and how many there have been, above.
+    /// Who receives, in [`reading`]'s bits.
     readers: AtomicU64,
     /// How many datagrams the program has sent; sends at the same time may count once.
     sends: AtomicU32,
@@ -100,9 +104,18 @@ pub(crate) struct Link {
     filtered: AtomicBool,
     /// Whether the program asks for the socket.
     leaving: AtomicBool,
-    /// The length of `queue`, to be read without its lock.
+    /// The length of the queue beside the socket, to be read without its lock.
     queued: AtomicUsize,
-    queue: Mutex<VecDeque<Vec<u8>>>,
+    rare: Mutex<Option<Box<Rare>>>,
+}
+
+/// What few connections have.
+#[derive(Default)]
+struct Rare {
+    /// Where the peer is, once it has moved.
+    moved: Option<SocketAddr>,
+    /// What is received before anything that the socket holds.
+    queue: VecDeque<Vec<u8>>,
 }
 
 /// What was taken from the socket.
@@ -142,10 +155,8 @@ impl Link {
         Ok(Self {
             socket: ManuallyDrop::new(socket),
             session,
-            path,
-            moved: Mutex::default(),
+            path: Path { local: address, ..path },
             has_moved: AtomicBool::new(false),
-            local: address,
             flags: AtomicU8::new(0),
             readers: AtomicU64::new(0),
             sends: AtomicU32::new(0),
@@ -153,13 +164,13 @@ impl Link {
             filtered: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
-            queue: Mutex::default(),
+            rare: Mutex::default(),
         })
     }
 
     /// Our address; the IP is unspecified where it is not known.
     pub(crate) fn local(&self) -> SocketAddr {
-        self.local
+        self.path.local
     }
 
     /// Where the peer is.
@@ -167,13 +178,13 @@ impl Link {
         if !self.has_moved.load(Ordering::Acquire) {
             return self.path.remote;
         }
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(self.path.remote)
+        self.rare().as_ref().and_then(|rare| rare.moved).unwrap_or(self.path.remote)
     }
 
     /// The peer is there now. What it sent before it moved, and is still unread, is handed to the endpoint with what
     /// comes from others, and is its data all the same.
     pub(super) fn follow(&self, remote: SocketAddr) -> io::Result<()> {
-        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(remote);
+        self.rare().get_or_insert_default().moved = Some(remote);
         self.has_moved.store(true, Ordering::Release);
         self.socket.connect(&remote.into())
     }
@@ -220,7 +231,7 @@ impl Link {
                     Taken::Data(length)
                 }
             }
-            Some(from) if from == self.local || length > buffer.len() => Taken::Nothing,
+            Some(from) if from == self.path.local || length > buffer.len() => Taken::Nothing,
             Some(from) => Taken::Other(from, length),
         })
     }
@@ -230,9 +241,7 @@ impl Link {
         if self.queued.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let mut queue = self.queue();
-        let datagram = queue.pop_front()?;
-        self.queued.store(queue.len(), Ordering::Release);
+        let datagram = self.with_queue(VecDeque::pop_front)?;
         let fits = datagram.len().min(buffer.len());
         buffer[..fits].copy_from_slice(&datagram[..fits]);
         Some(datagram.len())
@@ -240,18 +249,16 @@ impl Link {
 
     /// Keeps data that did not come by the socket; dropped when there is too much of it.
     pub(super) fn push(&self, datagram: Vec<u8>) {
-        let mut queue = self.queue();
-        if queue.len() < MAX_QUEUED {
-            queue.push_back(datagram);
-            self.queued.store(queue.len(), Ordering::Release);
-        }
+        self.with_queue(|queue| {
+            if queue.len() < MAX_QUEUED {
+                queue.push_back(datagram);
+            }
+        });
     }
 
     /// Takes the whole queue beside the socket.
     pub(super) fn take_all_queued(&self) -> Vec<Vec<u8>> {
-        let mut queue = self.queue();
-        self.queued.store(0, Ordering::Release);
-        mem::take(&mut *queue).into()
+        self.with_queue(mem::take).into()
     }
 
     /// Has the socket hold these datagrams, as if they came now. What the peer sends meanwhile does not come to it.
@@ -269,14 +276,34 @@ impl Link {
         self.queued.load(Ordering::Acquire) != 0
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Uses the queue beside the socket.
+    fn with_queue<T>(&self, use_queue: impl FnOnce(&mut VecDeque<Vec<u8>>) -> T) -> T {
+        let mut rare = self.rare();
+        let queue = &mut rare.get_or_insert_default().queue;
+        let result = use_queue(queue);
+        self.queued.store(queue.len(), Ordering::Release);
+        result
     }
 
-    /// Tells the endpoint that a call is receiving, until the guard is dropped.
-    pub(super) fn reading(&self) -> Reading<'_> {
-        self.readers.fetch_add(1 << 16 | 1, Ordering::Relaxed);
-        Reading(self)
+    fn rare(&self) -> MutexGuard<'_, Option<Box<Rare>>> {
+        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the endpoint that a call is receiving, until the guard is dropped. The first of both says whether it has to
+    /// wait until the endpoint's lock is free: the endpoint takes from the socket.
+    pub(super) fn reading(&self) -> (bool, Reading<'_>) {
+        let before = self.readers.fetch_add(reading::CALL | 1, Ordering::Acquire);
+        (before & reading::KEPT_OUT != 0, Reading(self))
+    }
+
+    /// Has calls that come to receive wait, until the guard is dropped; `None` where one is at it. For the endpoint, with its
+    /// lock held.
+    pub(super) fn keep_readers_out(&self) -> Option<KeepingOut<'_>> {
+        let readers = self.readers.load(Ordering::Relaxed);
+        let kept_out = readers | reading::KEPT_OUT;
+        let alone = readers & reading::NOW == 0
+            && self.readers.compare_exchange(readers, kept_out, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        alone.then_some(KeepingOut(self))
     }
 
     pub(super) fn set_watched(&self, watched: bool) {
@@ -292,7 +319,7 @@ impl Link {
     /// How many calls have received so far, and whether one is at it now.
     pub(super) fn readers(&self) -> (u64, bool) {
         let readers = self.readers.load(Ordering::Relaxed);
-        (readers >> 16, readers & 0xFFFF != 0)
+        (readers / reading::CALL, readers & reading::NOW != 0)
     }
 
     pub(super) fn set_filtered(&self, filtered: bool) {
@@ -436,9 +463,7 @@ impl Link {
 
     /// As [`push`](Self::push), for as much as a socket holds.
     fn keep(&self, datagram: &[u8]) {
-        let mut queue = self.queue();
-        queue.push_back(datagram.to_vec());
-        self.queued.store(queue.len(), Ordering::Release);
+        self.with_queue(|queue| queue.push_back(datagram.to_vec()));
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -471,7 +496,7 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
             .field("session", &self.session)
-            .field("local", &self.local)
+            .field("local", &self.local())
             .field("remote", &self.remote())
             .field("flags", &self.flags)
             .finish_non_exhaustive()
@@ -483,7 +508,16 @@ pub(super) struct Reading<'a>(&'a Link);
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        self.0.readers.fetch_sub(1, Ordering::Relaxed);
+        self.0.readers.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// No call receives, until this is dropped.
+pub(super) struct KeepingOut<'a>(&'a Link);
+
+impl Drop for KeepingOut<'_> {
+    fn drop(&mut self) {
+        self.0.readers.fetch_and(!reading::KEPT_OUT, Ordering::Release);
     }
 }
 

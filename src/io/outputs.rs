@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr, os::fd::AsRawFd as _, sync::Ar
 use mio::{Interest, unix::SourceFd};
 
 use super::{
-    core::{Bound, Channel, Core, Listening, Notice, Pending, Source, Watched},
+    core::{Channel, Core, Listening, Notice, Pending, Source, Watched, socket_token},
     fault::{is_loss, is_unreachable, os_error, would_block},
     link::Link,
     peek::Look,
@@ -100,10 +100,12 @@ impl Core {
 
     fn transmit(&mut self, transmit: &Transmit) {
         let Transmit { socket, source, destination, payload } = transmit;
-        let link = self.routes.get(&(*socket, *destination)).and_then(|session| self.links.get(session));
+        let session = self.peer.session_at(*socket, *destination);
+        let watched = session.and_then(|session| self.links.get(&session));
+        let link = watched.filter(|watched| watched.link.remote() == *destination);
         let sent = match (link, self.sockets.get(socket)) {
             (Some(watched), _) => watched.link.transmit(payload),
-            (None, Some(bound)) => bound.socket.send(*source, *destination, payload),
+            (None, Some(bound)) => bound.send(*source, *destination, payload),
             (None, None) => return,
         };
         match sent {
@@ -121,7 +123,7 @@ impl Core {
     }
 
     fn bind(&mut self, socket: SocketId, address: SocketAddr) {
-        let token = self.token();
+        let token = socket_token(socket);
         let bound = UdpSocket::bind(address).and_then(|bound| {
             self.registry
                 .register(&mut SourceFd(&bound.as_raw_fd()), token, Interest::READABLE)
@@ -131,8 +133,7 @@ impl Core {
         self.pending.push_back(match bound {
             Ok(bound) => {
                 let local = bound.local();
-                self.sources.insert(token, Source::Bound(socket));
-                self.sockets.insert(socket, Bound { socket: bound, token });
+                self.sockets.insert(socket, bound);
                 Pending::Bound { socket, local }
             }
             Err(error) => Pending::Failed { socket, error },
@@ -142,11 +143,10 @@ impl Core {
     /// Closes a socket, and lets what it still holds go in.
     fn unbind(&mut self, socket: SocketId) {
         let Some(bound) = self.sockets.remove(&socket) else { return };
-        collect(socket, &bound.socket, &mut self.buffer, &mut self.pending);
-        self.sources.remove(&bound.token);
+        collect(socket, &bound, &mut self.buffer, &mut self.pending);
         self.unfinished.remove(&socket);
         // Closing would do it too.
-        let _ = self.registry.deregister(&mut SourceFd(&bound.socket.as_raw_fd()));
+        let _ = self.registry.deregister(&mut SourceFd(&bound.as_raw_fd()));
     }
 
     fn handle_event(&mut self, event: PeerEvent) {
@@ -270,12 +270,12 @@ impl Core {
         let failed = |error| os_error(format!("cannot open a socket for the connection to {}", path.remote), &error);
         let early = self.early.remove(&session).unwrap_or_default();
         let parent = self.sockets.get(&path.udp_socket());
-        let address = parent.map_or(path.local, |bound| bound.socket.local());
+        let address = parent.map_or(path.local, |bound| bound.local());
         let (buffer, pending) = (&mut self.buffer, &mut self.pending);
         let link = Link::open(session, path, address, || {
             let before = pending.len();
             if let Some(bound) = parent {
-                collect(path.udp_socket(), &bound.socket, buffer, pending);
+                collect(path.udp_socket(), bound, buffer, pending);
             }
             let may_be_data = |pending: &Pending| {
                 matches!(pending, Pending::Datagram { remote, payload, .. }
@@ -289,22 +289,18 @@ impl Core {
         }
         let token = self.token();
         let since = self.clock.now();
-        self.links.insert(session, Watched { link: link.clone(), look: Look::new(), token, since });
+        self.links.insert(session, Watched { link: link.clone(), look: Look::new(since), token, since });
         if let Err(error) = self.watch(session) {
             self.links.remove(&session);
             return Err(failed(error));
         }
         self.sources.insert(token, Source::Link(session));
-        self.routes.insert((path.udp_socket(), path.remote), session);
         Ok(link)
     }
 
     /// The peer of a connection is elsewhere now.
     fn follow(&mut self, session: SessionId, remote: SocketAddr) {
         let Some(link) = self.links.get(&session).map(|watched| watched.link.clone()) else { return };
-        let socket = link.path.udp_socket();
-        self.routes.remove(&(socket, link.remote()));
-        self.routes.insert((socket, remote), session);
         if let Err(error) = link.follow(remote) {
             self.log(Level::Warn, || format!("cannot follow the peer to {remote}: {error}"));
         }

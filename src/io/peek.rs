@@ -2,9 +2,10 @@
 //!
 //! The receive queue is peeked at: with `SO_PEEK_OFF` each peek sees the datagram after the last one peeked at, and each
 //! real read moves that place back by what it took (Linux since 4.8 for UDP; seen: empty and truncated datagrams are
-//! stepped over rightly when the real length is asked for). Messages of the peer's are handed to the endpoint;
-//! that a later read meets them again is harmless. A read during the peeking may move the place wrongly, so after such a
-//! one peeking starts again at the head of the queue.
+//! stepped over rightly when the real length is asked for). Messages of the peer's are handed to the endpoint. Those at the
+//! head of the queue are taken out, for of a connection that is idle they would fill it; that a later read meets the others
+//! again is harmless. A read during the peeking may move the place wrongly, so after such a one peeking starts again at
+//! the head of the queue; while messages are taken out there is none.
 //!
 //! Data that nobody reads must not keep the peer's checks out. The queue is twice as large as the system's default
 //! ([`prepare`]). When more than half of it is used, where other programs' sockets would be full, a filter in the system keeps
@@ -20,7 +21,10 @@ use std::{io, net::SocketAddr};
 use socket2::Socket;
 
 #[cfg(target_os = "linux")]
-use super::{control::set_option, link::as_uninit};
+use super::{
+    control::{get_option, set_option},
+    link::as_uninit,
+};
 use super::{
     filter,
     link::{Link, Taken},
@@ -43,6 +47,8 @@ pub(super) struct Look {
     reads: u64,
     /// The number of sends when it was last left alone.
     pub(super) sends: u32,
+    /// When it was looked at last; at first when it was opened.
+    pub(super) last: Instant,
     /// When to look again; the socket is not watched until then.
     pub(super) due: Option<Instant>,
 }
@@ -59,8 +65,8 @@ pub(super) enum Found {
 }
 
 impl Look {
-    pub(super) fn new() -> Self {
-        Self { reads: 0, sends: 0, due: None }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { reads: 0, sends: 0, last: now, due: None }
     }
 
     /// Looks at what is new, unless the program is reading, and passes the messages among it to `message`.
@@ -86,20 +92,25 @@ impl Look {
     }
 }
 
-/// Peeks at every datagram that was not peeked at before.
+/// Peeks at every datagram that was not peeked at before, and takes messages from the head of the queue.
 #[cfg(target_os = "linux")]
 fn peek(link: &Link, buffer: &mut [u8], mut message: impl FnMut(SocketAddr, &[u8])) -> Found {
     let mut found = Found::Nothing;
+    let alone = link.keep_readers_out();
+    // What is queued beside the socket needs something in it that is readable.
+    let mut at_head = alone.is_some() && !link.has_queued() && is_at_head(link.socket());
     loop {
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         match link.socket().recv_from_with_flags(as_uninit(buffer), flags) {
             Ok((length, from)) => {
                 let Some(from) = from.as_socket() else { return found };
                 found = Found::New;
-                if let Some(bytes) = buffer.get(..length)
-                    && is_stun_with_fingerprint(bytes)
-                {
-                    message(from, bytes);
+                match buffer.get(..length).filter(|bytes| is_stun_with_fingerprint(bytes)) {
+                    Some(bytes) => {
+                        message(from, bytes);
+                        at_head = at_head && link.take(&mut [], libc::MSG_DONTWAIT).is_ok();
+                    }
+                    None => at_head = false,
                 }
             }
             Err(error) if super::fault::is_loss(&error) => {}
@@ -144,6 +155,12 @@ pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn start(socket: &Socket) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0)
+}
+
+/// Whether the next peek sees the head of the queue.
+#[cfg(target_os = "linux")]
+fn is_at_head(socket: &Socket) -> bool {
+    get_option(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF).is_ok_and(|offset| offset == 0)
 }
 
 /// Has peeks see the head of the queue, as the system has them.

@@ -16,7 +16,10 @@ use crate::{Error, ErrorKind, Result, config::MAX_DATAGRAM};
 /// Receives one datagram of the peer's into `buffer`, and returns its length.
 pub(crate) fn receive(shared: &Shared, link: &Link, buffer: &mut [u8], wait: &Wait) -> Result<usize> {
     shared.check_process()?;
-    let _reading = link.reading();
+    let (kept_out, _reading) = link.reading();
+    if kept_out {
+        shared.with(|_| ())?;
+    }
     if buffer.len() >= MAX_DATAGRAM {
         return receive_whole(shared, link, buffer, wait);
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ErrorKind,
     config::PeerConfig,
-    machine::SocketId,
+    machine::{Instant, SocketId},
     peer::{CloseReason, Path, Strategy},
     punch::{CandidateKind, Role},
     wire::stun::{Builder, Class, Method, SessionId, TransactionId},
@@ -80,10 +80,53 @@ fn early_data_keeps_the_descriptor_readable() {
     assert!(!is_readable(&link));
 }
 
+/// An idle connection's messages must not fill its queue, and a program that polls it is not to see them.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_look_takes_out_the_messages_that_no_data_stands_before() {
+    let (link, peer) = link(false);
+    let mut looking = Look::new(Instant::default());
+    let from = peer.local_addr().unwrap();
+    let mut buffer = [0; 1200];
+    peer.send(&message(1)).unwrap();
+    peer.send(&message(2)).unwrap();
+    assert_eq!(look(&mut looking, &link), (Found::New, vec![(from, message(1)), (from, message(2))]));
+    assert!(!is_readable(&link));
+    // Behind data they stay where they are, and before it they do not.
+    for datagram in [&message(3), &b"data"[..], &message(4)] {
+        peer.send(datagram).unwrap();
+    }
+    assert_eq!(look(&mut looking, &link), (Found::New, vec![(from, message(3)), (from, message(4))]));
+    assert_eq!(take(&link, &mut buffer), Some(Taken::Data(4)));
+    assert_eq!(take(&link, &mut buffer), Some(Taken::Other(from, message(4).len())));
+    // Nothing is taken while somebody else reads, who might be given the data that comes next.
+    link.set_leaving();
+    let reading = link.reading();
+    peer.send(&message(5)).unwrap();
+    assert_eq!(look(&mut looking, &link), (Found::New, vec![(from, message(5))]));
+    drop(reading);
+    assert_eq!(take(&link, &mut buffer), Some(Taken::Other(from, message(5).len())));
+}
+
+#[test]
+fn whoever_comes_to_read_while_messages_are_taken_out_is_told_so() {
+    let (link, _peer) = link(false);
+    let keeping_out = link.keep_readers_out().unwrap();
+    let (kept_out, reading) = link.reading();
+    assert!(kept_out);
+    drop(keeping_out);
+    assert!(link.keep_readers_out().is_none());
+    let (kept_out, _other) = link.reading();
+    assert!(!kept_out);
+    drop(reading);
+    assert!(link.keep_readers_out().is_none());
+    assert_eq!(link.readers(), (2, true));
+}
+
 #[test]
 fn a_look_sees_each_message_once_and_leaves_the_data() {
     let (link, peer) = link(false);
-    let mut looking = Look::new();
+    let mut looking = Look::new(Instant::default());
     assert_eq!(look(&mut looking, &link), (Found::Nothing, vec![]));
     for datagram in [&b"one"[..], &message(1), b"", &[3; 1200], &message(2)] {
         peer.send(datagram).unwrap();
@@ -110,7 +153,7 @@ fn a_look_sees_each_message_once_and_leaves_the_data() {
 #[test]
 fn a_full_queue_still_takes_messages() {
     let (link, peer) = link(false);
-    let mut looking = Look::new();
+    let mut looking = Look::new(Instant::default());
     let flood = |count: u32| (0..count).for_each(|number| drop(peer.send(&number.to_be_bytes())));
     flood(20_000);
     look(&mut looking, &link);

@@ -18,7 +18,7 @@
 //! So the socket holds data only, save one repeated BARE of a peer that misses its acknowledgement for longer
 //! than we wait.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use core::time::Duration;
 
 use super::{
@@ -56,9 +56,15 @@ struct Ours {
 /// How far both sides are.
 #[derive(Debug, Default)]
 pub(super) struct Bare {
-    ours: Option<Ours>,
-    /// When the peer has said last that it takes nothing but data.
-    heard: Option<Instant>,
+    ours: Option<Box<Ours>>,
+    theirs: Option<Box<Theirs>>,
+}
+
+/// What the peer has said.
+#[derive(Debug)]
+struct Theirs {
+    /// When it has said last that it takes nothing but data.
+    heard: Instant,
     /// Its messages that were acknowledged.
     seen: Vec<TransactionId>,
 }
@@ -74,13 +80,13 @@ enum Step {
 impl Bare {
     /// Whether the peer takes nothing but data any more.
     pub(super) const fn peer_is_bare(&self) -> bool {
-        self.heard.is_some()
+        self.theirs.is_some()
     }
 
     fn begin(&mut self, now: Instant, rtt: Duration, random: &mut Random) {
         let interval = (rtt * 3 / 2).clamp(INTERVALS.0, INTERVALS.1);
         let id = TransactionId(random.bytes());
-        self.ours.get_or_insert(Ours { id, interval, next: now, sent: 0, acknowledged: None });
+        self.ours.get_or_insert(Box::new(Ours { id, interval, next: now, sent: 0, acknowledged: None }));
     }
 
     fn acknowledge(&mut self, now: Instant, id: TransactionId) {
@@ -92,10 +98,11 @@ impl Bare {
 
     /// Notes a message of the peer's; whether it is news.
     fn hear(&mut self, now: Instant, id: TransactionId) -> bool {
-        let news = !self.seen.contains(&id) && self.seen.len() < usize::from(MESSAGES);
+        let theirs = self.theirs.get_or_insert_with(|| Box::new(Theirs { heard: now, seen: Vec::new() }));
+        let news = !theirs.seen.contains(&id) && theirs.seen.len() < usize::from(MESSAGES);
         if news {
-            self.seen.push(id);
-            self.heard = Some(now);
+            theirs.seen.push(id);
+            theirs.heard = now;
         }
         news
     }
@@ -106,7 +113,7 @@ impl Bare {
         if due.is_none_or(|due| now < due) {
             return Step::Wait;
         }
-        if ours.acknowledged.is_some() || self.heard.is_some() || ours.sent == MESSAGES {
+        if ours.acknowledged.is_some() || self.theirs.is_some() || ours.sent == MESSAGES {
             return Step::Done;
         }
         ours.sent += 1;
@@ -117,10 +124,10 @@ impl Bare {
 
     fn due(&self) -> Option<Instant> {
         let ours = self.ours.as_ref()?;
-        Some(match (ours.acknowledged, self.heard) {
+        Some(match (ours.acknowledged, &self.theirs) {
             (Some(done), _) => done,
             // A peer that missed the acknowledgement would have said it again.
-            (None, Some(heard)) => heard + ours.interval * 2,
+            (None, Some(theirs)) => theirs.heard + ours.interval * 2,
             (None, None) => ours.next,
         })
     }
@@ -183,7 +190,7 @@ impl Session {
             return;
         }
         let connector = self.is_connector();
-        let (Some(Introduction { kin: Some(kin), .. }), Some(pair)) = (&mut self.introduction, self.path) else {
+        let (Some(Introduction { kin: Some(kin), .. }), Some(pair)) = (&self.introduction, self.path()) else {
             return;
         };
         match self.bare.poll(cx.now) {

@@ -1,12 +1,12 @@
 //! What listeners and sessions work with, beside themselves: the time, the configuration, and where they say what they want.
 
-use alloc::{collections::VecDeque, vec::Vec};
-use core::net::IpAddr;
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
-use super::PeerEvent;
+use super::{PeerEvent, sockets::Sockets};
 use crate::{
     config::PeerConfig,
     machine::{Instant, Level, Output, PortId, Random, StreamId, TcpRequest, Transmit},
+    punch::Settings,
     rendezvous::client::ToServer,
 };
 
@@ -14,10 +14,11 @@ use crate::{
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
     pub(super) config: &'a PeerConfig,
+    /// What of it all agents have.
+    pub(super) settings: &'a Arc<Settings>,
     pub(super) random: &'a mut Random,
     pub(super) outputs: &'a mut VecDeque<Output<PeerEvent>>,
-    /// The host's addresses.
-    pub(super) interfaces: &'a [IpAddr],
+    pub(super) sockets: &'a Sockets,
     pub(super) next_port: &'a mut u32,
     pub(super) next_stream: &'a mut u32,
     /// Streams and ports that were numbered by this call.

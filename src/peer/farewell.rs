@@ -4,7 +4,7 @@
 //! An END may close the connection in both directions (a flag): then its sender hears nothing more. Both carry the
 //! role of their sender, so that neither can be reflected to it.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use core::time::Duration;
 
 use crate::{
@@ -35,7 +35,7 @@ struct Ours {
 /// How far both sides are with ending.
 #[derive(Debug, Default)]
 pub(super) struct Farewell {
-    ours: Option<Ours>,
+    ours: Option<Box<Ours>>,
     theirs: bool,
     they_closed: bool,
 }
@@ -53,14 +53,14 @@ impl Farewell {
         if self.ours.as_ref().is_some_and(|ours| ours.closes || !closes) {
             return;
         }
-        self.ours = Some(Ours {
+        self.ours = Some(Box::new(Ours {
             id: TransactionId(random.bytes()),
             closes,
             next: now,
             interval: first_interval,
             until: now + config.farewell,
             acknowledged: false,
-        });
+        }));
     }
 
     pub(super) fn has_begun(&self) -> bool {

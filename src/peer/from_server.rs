@@ -1,7 +1,7 @@
 //! What servers say, whichever way it came: answers to registrations and lookups, introductions, and what a peer has said by
 //! way of them.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use core::net::SocketAddr;
 
 use super::{
@@ -73,7 +73,7 @@ impl Peer {
         for session in self.sessions.values_mut().filter(|session| session.listener == Some(id)) {
             session.set_relay_via(|server| listener.via(server));
         }
-        let is_meant = |session: &&Session| session.listener == Some(id) && session.gathering.is_none();
+        let is_meant = |session: &&Box<Session>| session.listener == Some(id) && session.gathering.is_none();
         let sessions = self.sessions.values().filter(is_meant);
         let sessions: Vec<_> = sessions.map(|session| session.id).collect();
         for session in sessions {
@@ -126,7 +126,6 @@ impl Peer {
         let Some(listener) = self.listeners.get_mut(&listener_id) else { return true };
         listener.remember(introduced.session, self.config.max_remembered_sessions);
         let sockets = listener.sockets.clone();
-        let secret = listener.secret().cloned();
         let families = self.sockets.bound(&sockets);
         let ports: Vec<_> = families.iter().filter_map(|socket| listener.stream_port(socket.is_ipv6())).collect();
         // The peer may have but the family that this introduction did not come by.
@@ -140,14 +139,15 @@ impl Peer {
         let bound = self.sockets.bound(&sockets);
         let id = introduced.session;
         let tag = self.new_tag(id);
-        self.sessions.insert(id, Session::new(id, Some(listener_id), sockets, tag, secret));
+        let session = Session::new(id, Some(listener_id), sockets, tag);
+        self.sessions.insert(id, Box::new(session));
         let timeout = self.config.session_timeout;
         self.with_session(now, id, |session, cx| {
             if is_stream {
                 let mut gathering = Gathering::begin(cx, &ports, false);
                 gathering.server_is_current(cx);
                 gathering.ask(cx, &servers);
-                session.gathering = Some(gathering);
+                session.gathering = Some(Box::new(gathering));
             }
             session.introduce(cx, keys, &bound, &introduced.candidates, relay, told, timeout);
         });

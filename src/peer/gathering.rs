@@ -16,6 +16,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use super::{
     context::Context,
+    early::Early,
     sockets::{Wanted, host_candidates},
 };
 use crate::{
@@ -53,6 +54,8 @@ pub(super) struct Gathering {
     current: bool,
     /// The time that connecting to a server took.
     rtt: Option<Duration>,
+    /// What was accepted at the ports before the introduction.
+    pub(super) early: Early,
 }
 
 impl Gathering {
@@ -64,7 +67,8 @@ impl Gathering {
             let (local, called) = (None, cx.now);
             Port { id, wanted: *wanted, local, connection: None, asked: None, called, mapped: None }
         });
-        Self { ports: ports.collect(), listens: !legacy, servers: Vec::new(), current: false, rtt: None }
+        let (ports, early) = (ports.collect(), Early::default());
+        Self { ports, listens: !legacy, servers: Vec::new(), current: false, rtt: None, early }
     }
 
     /// The ports that are reserved, with their local addresses.
@@ -229,7 +233,7 @@ impl Gathering {
     pub(super) fn candidates(&self, cx: &Context<'_>) -> Vec<WireCandidate> {
         let locals: Vec<_> = self.reserved().map(|(_, local)| local).collect();
         let private = cx.config.private_candidates;
-        let mut candidates = host_candidates(cx.interfaces, &locals, CandidateTransport::Tcp, private);
+        let mut candidates = host_candidates(cx.sockets.interfaces(), &locals, CandidateTransport::Tcp, private);
         for mapped in self.ports.iter().filter_map(|port| port.mapped) {
             if candidates.iter().all(|known| known.address != mapped) {
                 candidates.push(WireCandidate {

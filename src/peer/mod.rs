@@ -82,8 +82,9 @@ mod trickle;
 mod uplink;
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
-    string::{String, ToString as _},
+    sync::Arc,
     vec::Vec,
 };
 use core::{
@@ -109,7 +110,7 @@ use crate::{
     address::{canonical, canonical_ip},
     config::PeerConfig,
     machine::{Disposition, Input, Instant, Output, PortId, Random, SocketId, StreamId, TcpRequest, Timer},
-    punch::Arrival,
+    punch::{Arrival, Settings},
     rendezvous::{
         client::{Asked, From, Lookup, LookupRequest, Via},
         keys::KeyPair,
@@ -133,13 +134,14 @@ enum Key {
 /// reads no clock and no randomness but the seed. The module's page shows the loop.
 pub struct Peer {
     config: PeerConfig,
+    settings: Arc<Settings>,
     random: Random,
     sockets: Sockets,
     listeners: BTreeMap<ListenerId, Listener>,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: BTreeMap<SessionId, Box<Session>>,
     next_listener: u32,
-    /// Sessions by our username fragment.
-    by_ufrag: BTreeMap<String, SessionId>,
+    /// Sessions by our username fragment, which is of eight characters.
+    by_ufrag: BTreeMap<[u8; 8], SessionId>,
     /// Sessions by what their transaction ids begin with.
     by_tag: BTreeMap<[u8; 4], SessionId>,
     /// Sessions by where their peers were heard.
@@ -158,6 +160,7 @@ impl Peer {
     #[must_use]
     pub fn new(config: PeerConfig, seed: [u8; 32]) -> Self {
         Self {
+            settings: Arc::new(Settings { checks: config.checks, consent: config.consent }),
             config,
             random: Random::new(seed),
             sockets: Sockets::default(),
@@ -227,16 +230,17 @@ impl Peer {
             now + request.wait,
         );
         let tag = self.new_tag(id);
-        let mut session = Session::new(id, None, sockets, tag, request.secret);
+        let mut session = Session::new(id, None, sockets, tag);
+        let uplinks = Uplinks::new(&request.bind);
         session.connecting =
-            Some(Connecting { lookup, uplinks: Uplinks::new(&request.bind), key_pair, timeout: request.timeout });
-        self.sessions.insert(id, session);
+            Some(Box::new(Connecting { lookup, uplinks, key_pair, secret: request.secret, timeout: request.timeout }));
+        self.sessions.insert(id, Box::new(session));
         if request.transport == Transport::Tcp {
             let servers = request_servers;
             self.with_session(now, id, |session, cx| {
                 let mut gathering = Gathering::begin(cx, &wanted, legacy);
                 gathering.ask(cx, &servers);
-                session.gathering = Some(gathering);
+                session.gathering = Some(Box::new(gathering));
             });
         }
         Ok(id)
@@ -286,6 +290,12 @@ impl Peer {
     #[must_use]
     pub fn rtt(&self, session: SessionId) -> Option<Duration> {
         self.sessions.get(&session)?.rtt()
+    }
+
+    /// The session whose peer was heard there.
+    #[cfg(feature = "std")]
+    pub(crate) fn session_at(&self, socket: SocketId, remote: SocketAddr) -> Option<SessionId> {
+        self.by_remote.get(&(socket, remote)).copied()
     }
 
     /// Takes an input in; says what became of a datagram.
@@ -431,7 +441,7 @@ impl Peer {
 
     fn start_session(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let is_gathered = session.gathering.as_ref().is_none_or(Gathering::is_answered);
+        let is_gathered = session.gathering.as_ref().is_none_or(|gathering| gathering.is_answered());
         if session.phase != session::Phase::Binding || !is_gathered || !self.sockets.are_answered(&session.sockets) {
             return;
         }
@@ -504,7 +514,7 @@ impl Peer {
         match (message.method(), message.class()) {
             (Method::BINDING, Class::Request) => {
                 let fragment = message.username().and_then(|name| name.split_once(':')).map(|(fragment, _)| fragment);
-                let session = fragment.and_then(|fragment| self.by_ufrag.get(fragment)).copied();
+                let session = fragment.and_then(|fragment| self.by_ufrag.get(fragment.as_bytes())).copied();
                 self.give(now, session, |session, cx| session.handle_check(cx, at, message))
             }
             (Method::BINDING, Class::Success | Class::Error) => {
@@ -554,9 +564,10 @@ impl Peer {
         let mut cx = Context {
             now,
             config: &self.config,
+            settings: &self.settings,
             random: &mut self.random,
             outputs: &mut self.outputs,
-            interfaces: self.sockets.interfaces(),
+            sockets: &self.sockets,
             next_port: &mut self.next_port,
             next_stream: &mut self.next_stream,
             new_streams: Vec::new(),
@@ -594,9 +605,10 @@ impl Peer {
         let mut cx = Context {
             now,
             config: &self.config,
+            settings: &self.settings,
             random: &mut self.random,
             outputs: &mut self.outputs,
-            interfaces: self.sockets.interfaces(),
+            sockets: &self.sockets,
             next_port: &mut self.next_port,
             next_stream: &mut self.next_stream,
             new_streams: Vec::new(),
@@ -614,8 +626,8 @@ impl Peer {
             return Some(result);
         }
         if phase_before != session.phase {
-            if let Some(ufrag) = session.local_ufrag() {
-                self.by_ufrag.insert(ufrag.to_string(), id);
+            if let Some(Ok(ufrag)) = session.local_ufrag().map(|ufrag| ufrag.as_bytes().try_into()) {
+                self.by_ufrag.insert(ufrag, id);
             }
             if session.phase == session::Phase::Connected {
                 let unused = session.release_unused_sockets();
@@ -646,7 +658,7 @@ impl Peer {
         self.streams.remove_all(Owner::Session(id), StreamId(0));
         self.by_tag.remove(&session.tag);
         if let Some(ufrag) = session.local_ufrag() {
-            self.by_ufrag.remove(ufrag);
+            self.by_ufrag.remove(ufrag.as_bytes());
         }
         for from in session.heard() {
             if self.by_remote.get(from) == Some(&id) {

@@ -1,14 +1,14 @@
 //! The part of a session that finds its path: an [`Agent`] for datagrams, a [`StreamAgent`] for a stream.
 
-use alloc::boxed::Box;
+use alloc::{boxed::Box, sync::Arc};
 use core::{net::SocketAddr, time::Duration};
 
 use super::context::Context;
 use crate::{
-    config::{Checks, PeerConfig},
+    config::PeerConfig,
     machine::{BoundSocket, Instant, NextWake, Output, SocketId},
     punch::{
-        Agent, AgentEvent, Arrival, Candidate, CandidateKind, Provenance, Role, SelectedPair, SelectedStream,
+        Agent, AgentEvent, Arrival, Candidate, CandidateKind, Provenance, Role, SelectedPair, SelectedStream, Settings,
         StreamAgent, StreamEvent,
     },
     wire::stun::{self, CandidateTransport, Credentials, Message, WireCandidate},
@@ -17,7 +17,7 @@ use crate::{
 /// What a session looks for a path with.
 #[derive(Debug)]
 pub(super) enum Negotiation {
-    Datagrams { agent: Box<Agent>, sockets: alloc::vec::Vec<BoundSocket> },
+    Datagrams(Box<Agent>),
     Stream(Box<StreamAgent>),
 }
 
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
 impl Negotiation {
     pub(super) fn datagrams(
         cx: &mut Context<'_>,
-        checks: Checks,
+        settings: Arc<Settings>,
         role: Role,
         local: Credentials,
         remote: Credentials,
@@ -42,12 +42,12 @@ impl Negotiation {
         sockets: &[BoundSocket],
     ) -> Self {
         let seed = cx.random.bytes();
-        let agent = Agent::new(checks, cx.config.consent, role, local, remote, seed);
+        let agent = Agent::sharing(settings, role, local, remote, seed);
         let mut agent = agent.with_tag(tag);
         for socket in sockets {
             agent.add_socket(cx.now, socket.id, socket.local);
         }
-        Self::Datagrams { agent: Box::new(agent), sockets: sockets.to_vec() }
+        Self::Datagrams(Box::new(agent))
     }
 
     pub(super) fn stream(cx: &mut Context<'_>, role: Role, local: Credentials, remote: Credentials) -> Self {
@@ -61,7 +61,7 @@ impl Negotiation {
     pub(super) const fn as_stream(&mut self) -> Option<&mut StreamAgent> {
         match self {
             Self::Stream(agent) => Some(agent),
-            Self::Datagrams { .. } => None,
+            Self::Datagrams(_) => None,
         }
     }
 
@@ -85,28 +85,28 @@ impl Negotiation {
             return;
         }
         match self {
-            Self::Datagrams { agent, .. } => agent.add_remote(now, candidate),
+            Self::Datagrams(agent) => agent.add_remote(now, candidate),
             Self::Stream(agent) => agent.add_remote(now, candidate),
         }
     }
 
     /// Adds a candidate that the program has told us of, which it vouches for.
     pub(super) fn add_told(&mut self, now: Instant, candidate: Candidate) {
-        if let Self::Datagrams { agent, .. } = self {
+        if let Self::Datagrams(agent) = self {
             agent.add_remote(now, candidate);
         }
     }
 
     fn believe(&mut self, now: Instant, host: core::net::IpAddr) {
         match self {
-            Self::Datagrams { agent, .. } => agent.believe(now, host),
+            Self::Datagrams(agent) => agent.believe(now, host),
             Self::Stream(agent) => agent.believe(host),
         }
     }
 
     fn believes(&self, host: core::net::IpAddr) -> bool {
         match self {
-            Self::Datagrams { agent, .. } => agent.believes(host),
+            Self::Datagrams(agent) => agent.believes(host),
             Self::Stream(agent) => agent.believes(host),
         }
     }
@@ -114,7 +114,7 @@ impl Negotiation {
     /// The username fragment that the peer's checks name us by.
     pub(super) fn local_ufrag(&self) -> &str {
         match self {
-            Self::Datagrams { agent, .. } => agent.local_ufrag(),
+            Self::Datagrams(agent) => agent.local_ufrag(),
             Self::Stream(agent) => agent.local_ufrag(),
         }
     }
@@ -122,7 +122,7 @@ impl Negotiation {
     /// Where authenticated datagrams came from.
     pub(super) fn heard(&self) -> &[(SocketId, SocketAddr)] {
         match self {
-            Self::Datagrams { agent, .. } => agent.heard(),
+            Self::Datagrams(agent) => agent.heard(),
             Self::Stream(_) => &[],
         }
     }
@@ -130,35 +130,43 @@ impl Negotiation {
     /// Whether anything authenticated came from the peer.
     pub(super) fn heard_peer(&self) -> bool {
         match self {
-            Self::Datagrams { agent, .. } => !agent.heard().is_empty(),
+            Self::Datagrams(agent) => !agent.heard().is_empty(),
             Self::Stream(agent) => agent.heard_peer(),
+        }
+    }
+
+    /// The pair that datagrams go by.
+    pub(super) fn path(&self) -> Option<SelectedPair> {
+        match self {
+            Self::Datagrams(agent) => agent.path(),
+            Self::Stream(_) => None,
         }
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
         match self {
-            Self::Datagrams { agent, .. } => agent.rtt(),
+            Self::Datagrams(agent) => agent.rtt(),
             Self::Stream(_) => None,
         }
     }
 
     pub(super) fn role(&self) -> Role {
         match self {
-            Self::Datagrams { agent, .. } => agent.role(),
+            Self::Datagrams(agent) => agent.role(),
             Self::Stream(agent) => agent.role(),
         }
     }
 
     /// Asks for no consent any more, and needs none.
     pub(super) fn end_consent(&mut self) {
-        if let Self::Datagrams { agent, .. } = self {
+        if let Self::Datagrams(agent) = self {
             agent.end_consent();
         }
     }
 
     /// Sends no check any more.
     pub(super) fn fall_silent(&mut self) {
-        if let Self::Datagrams { agent, .. } = self {
+        if let Self::Datagrams(agent) = self {
             agent.fall_silent();
         }
     }
@@ -166,28 +174,28 @@ impl Negotiation {
     /// Checks sent, or connects attempted.
     pub(super) fn packets_sent(&self) -> u32 {
         match self {
-            Self::Datagrams { agent, .. } => agent.packets_sent(),
+            Self::Datagrams(agent) => agent.packets_sent(),
             Self::Stream(agent) => agent.attempts(),
         }
     }
 
     pub(super) fn handle_request(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
         match self {
-            Self::Datagrams { agent, .. } => agent.handle_request(now, at, message),
+            Self::Datagrams(agent) => agent.handle_request(now, at, message),
             Self::Stream(_) => false,
         }
     }
 
     pub(super) fn handle_response(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
         match self {
-            Self::Datagrams { agent, .. } => agent.handle_response(now, at, message),
+            Self::Datagrams(agent) => agent.handle_response(now, at, message),
             Self::Stream(_) => false,
         }
     }
 
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         match self {
-            Self::Datagrams { agent, .. } => agent.handle_timeout(cx.now),
+            Self::Datagrams(agent) => agent.handle_timeout(cx.now),
             Self::Stream(agent) => agent.handle_timeout(cx.now, || cx.new_stream()),
         }
     }
@@ -195,7 +203,7 @@ impl Negotiation {
     /// Passes on what is to be sent or done.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         match self {
-            Self::Datagrams { agent, .. } => {
+            Self::Datagrams(agent) => {
                 while let Some(transmit) = agent.poll_transmit() {
                     cx.outputs.push_back(Output::Transmit(transmit));
                 }
@@ -210,7 +218,7 @@ impl Negotiation {
 
     pub(super) fn poll_outcome(&mut self) -> Option<Outcome> {
         match self {
-            Self::Datagrams { agent, .. } => agent.poll_event().map(|event| match event {
+            Self::Datagrams(agent) => agent.poll_event().map(|event| match event {
                 AgentEvent::Selected(pair) => Outcome::Pair(pair),
                 AgentEvent::Moved(pair) => Outcome::Moved(pair),
                 AgentEvent::WrongSecret => Outcome::WrongSecret,
@@ -225,7 +233,7 @@ impl Negotiation {
 
     pub(super) fn next_wake(&self) -> NextWake {
         match self {
-            Self::Datagrams { agent, .. } => agent.next_wake(),
+            Self::Datagrams(agent) => agent.next_wake(),
             Self::Stream(agent) => agent.next_wake(),
         }
     }

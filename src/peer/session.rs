@@ -20,7 +20,7 @@ use super::{
     Carrier, CloseReason, ListenerId, Path, PeerEvent, Strategy,
     bare::Bare,
     context::Context,
-    early::{Early, EarlyStream},
+    early::EarlyStream,
     farewell::{self, Farewell, is_from_peer},
     gathering::Gathering,
     negotiation::{Negotiation, Outcome},
@@ -46,6 +46,7 @@ pub(super) struct Connecting {
     /// Connections to servers that UDP does not get through to.
     pub(super) uplinks: Uplinks,
     pub(super) key_pair: KeyPair,
+    pub(super) secret: Option<Secret>,
     pub(super) timeout: Duration,
 }
 
@@ -85,7 +86,8 @@ pub(super) struct Introduction {
 #[derive(Debug)]
 pub(super) struct Kin {
     pub(super) control: Zeroizing<[u8; 32]>,
-    trickle: Trickle,
+    /// `None` once a path is selected.
+    trickle: Option<Box<Trickle>>,
 }
 
 /// What became of a TCP connection.
@@ -115,30 +117,20 @@ pub(super) struct Session {
     pub(super) listener: Option<ListenerId>,
     pub(super) sockets: Vec<SocketId>,
     pub(super) phase: Phase,
-    pub(super) connecting: Option<Connecting>,
+    pub(super) connecting: Option<Box<Connecting>>,
     /// The first bytes of all its transactions' ids.
     pub(super) tag: [u8; 4],
-    secret: Option<Secret>,
     pub(super) introduction: Option<Introduction>,
-    pub(super) path: Option<SelectedPair>,
     pub(super) farewell: Farewell,
     pub(super) bare: Bare,
     /// The ports of a stream session.
-    pub(super) gathering: Option<Gathering>,
-    /// What was accepted at them before the introduction.
-    early: Early,
+    pub(super) gathering: Option<Box<Gathering>>,
     /// What the program brings across itself.
     pub(super) signalled: Option<Box<Signalled>>,
 }
 
 impl Session {
-    pub(super) fn new(
-        id: SessionId,
-        listener: Option<ListenerId>,
-        sockets: Vec<SocketId>,
-        tag: [u8; 4],
-        secret: Option<Secret>,
-    ) -> Self {
+    pub(super) fn new(id: SessionId, listener: Option<ListenerId>, sockets: Vec<SocketId>, tag: [u8; 4]) -> Self {
         Self {
             id,
             listener,
@@ -146,13 +138,10 @@ impl Session {
             phase: Phase::Binding,
             connecting: None,
             tag,
-            secret,
             introduction: None,
-            path: None,
             farewell: Farewell::default(),
             bare: Bare::default(),
             gathering: None,
-            early: Early::default(),
             signalled: None,
         }
     }
@@ -184,6 +173,11 @@ impl Session {
     pub(super) fn stalled_since(&self, time: Instant) -> Option<Instant> {
         let introduction = self.introduction.as_ref().filter(|_| self.phase == Phase::Punching)?;
         (introduction.at <= time && !introduction.negotiation.heard_peer()).then_some(introduction.at)
+    }
+
+    /// The pair that datagrams go by.
+    pub(super) fn path(&self) -> Option<SelectedPair> {
+        self.introduction.as_ref()?.negotiation.path()
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
@@ -235,7 +229,8 @@ impl Session {
         }
         let Some(connecting) = &self.connecting else { return };
         let own = *connecting.key_pair.public();
-        let keys = SessionKeys::derive(&connecting.key_pair, &own, &result.public_key, &self.id, self.secret.as_ref());
+        let secret = connecting.secret.as_ref();
+        let keys = SessionKeys::derive(&connecting.key_pair, &own, &result.public_key, &self.id, secret);
         let Some(keys) = keys else {
             let error =
                 Error::new(ErrorKind::ServerRefused, "the server gave us an unusable public key of the listener");
@@ -271,7 +266,7 @@ impl Session {
             (Role::Controlled, keys.listener, keys.connector)
         };
         let mut negotiation = match &self.gathering {
-            None => Negotiation::datagrams(cx, cx.config.checks, role, local, remote, self.tag, sockets),
+            None => Negotiation::datagrams(cx, cx.settings.clone(), role, local, remote, self.tag, sockets),
             Some(_) => Negotiation::stream(cx, role, local, remote),
         };
         if let (Some(gathering), Some(agent)) = (&self.gathering, negotiation.as_stream()) {
@@ -285,8 +280,8 @@ impl Session {
         for candidate in candidates {
             negotiation.add_remote(cx.now, candidate, cx.config);
         }
-        if let Some(agent) = negotiation.as_stream() {
-            for EarlyStream { stream, local, remote, check } in self.early.drain() {
+        if let (Some(gathering), Some(agent)) = (&mut self.gathering, negotiation.as_stream()) {
+            for EarlyStream { stream, local, remote, check } in gathering.early.drain() {
                 agent.handle_accepted(cx.now, stream, local, remote);
                 agent.handle_data(cx.now, stream, &check);
             }
@@ -294,7 +289,7 @@ impl Session {
         let peer = candidates.iter().map(|candidate| canonical(candidate.address)).collect();
         let until = cx.now + cx.config.trickle;
         let trickle = Trickle::new(self.id, self.is_connector(), relay, until, told);
-        let kin = Some(Kin { control: keys.control, trickle });
+        let kin = Some(Kin { control: keys.control, trickle: Some(Box::new(trickle)) });
         self.introduction = Some(Introduction { negotiation, kin, at: cx.now, deadline: cx.now + timeout });
         self.phase = Phase::Punching;
         cx.event(PeerEvent::Introduced { session: self.id, listener: self.listener, role, peer });
@@ -306,10 +301,10 @@ impl Session {
         if self.phase != Phase::Punching {
             return;
         }
-        let Some(introduction) = &mut self.introduction else { return };
-        if let Some(kin) = &mut introduction.kin {
-            kin.trickle.set_relay(relay);
+        if let Some(trickle) = self.trickle() {
+            trickle.set_relay(relay);
         }
+        let Some(introduction) = &mut self.introduction else { return };
         for candidate in candidates {
             introduction.negotiation.add_remote(cx.now, candidate, cx.config);
         }
@@ -318,14 +313,20 @@ impl Session {
 
     /// Further candidates of ours.
     pub(super) fn tell_candidates(&mut self, cx: &mut Context<'_>, candidates: &[WireCandidate]) {
-        match (self.phase, &mut self.introduction, &mut self.connecting) {
-            (Phase::Punching, Some(Introduction { kin: Some(kin), .. }), _) => {
-                kin.trickle.tell(cx.now, candidates, cx.random);
-                self.handle_timeout(cx);
-            }
-            (Phase::Looking, _, Some(connecting)) => connecting.lookup.set_candidates(candidates.to_vec()),
-            _ => {}
+        if self.phase == Phase::Looking
+            && let Some(connecting) = &mut self.connecting
+        {
+            connecting.lookup.set_candidates(candidates.to_vec());
         }
+        if let Some(trickle) = self.trickle() {
+            trickle.tell(cx.now, candidates, cx.random);
+            self.handle_timeout(cx);
+        }
+    }
+
+    /// What tells the peer of further candidates, while a path is looked for.
+    fn trickle(&mut self) -> Option<&mut Trickle> {
+        self.introduction.as_mut()?.kin.as_mut()?.trickle.as_deref_mut()
     }
 
     /// Takes in a check whose username begins with our fragment; whether it was one of this session.
@@ -411,7 +412,9 @@ impl Session {
                 self.close_if_complete(cx);
             }
             (Method::TRICKLE, Class::Request) => {
-                let answer = kin.trickle.acknowledge(message, &kin.control);
+                // A peer that has no path yet finds ours by our checks.
+                let Some(trickle) = &kin.trickle else { return true };
+                let answer = trickle.acknowledge(message, &kin.control);
                 if self.phase == Phase::Punching {
                     for mut candidate in message.candidates() {
                         // Whatever the peer calls it: no server has observed it.
@@ -424,7 +427,8 @@ impl Session {
                 cx.tell_servers([answer]);
             }
             (Method::TRICKLE, Class::Success) => {
-                let rtt = kin.trickle.handle_success(cx.now, message.transaction_id());
+                let Some(trickle) = &mut kin.trickle else { return true };
+                let rtt = trickle.handle_success(cx.now, message.transaction_id());
                 if let (Some(rtt), Some(agent)) = (rtt, introduction.negotiation.as_stream()) {
                     agent.set_peer_rtt(rtt);
                 }
@@ -437,7 +441,7 @@ impl Session {
 
     fn handle_end(&mut self, cx: &mut Context<'_>, at: Arrival, message: &Message<'_>) {
         let Some(Introduction { kin: Some(kin), .. }) = &self.introduction else { return };
-        if self.path.is_none() {
+        if self.path().is_none() {
             // The peer was connected and has ended before our last check was answered; it will say so again.
             return;
         }
@@ -534,8 +538,8 @@ impl Session {
             introduction.negotiation.handle_timeout(cx);
         }
         if self.phase == Phase::Punching
-            && let Some(kin) = &mut introduction.kin
-            && let Some(message) = kin.trickle.poll(cx.now, &kin.control)
+            && let Some(Kin { control, trickle: Some(trickle) }) = &mut introduction.kin
+            && let Some(message) = trickle.poll(cx.now, control)
         {
             cx.tell_servers([message]);
         }
@@ -556,7 +560,7 @@ impl Session {
             return;
         }
         let Some(connecting) = &mut self.connecting else { return };
-        let Connecting { lookup, uplinks, .. } = connecting;
+        let Connecting { lookup, uplinks, .. } = &mut **connecting;
         for stream in uplinks.handle_timeout(cx) {
             lookup.remove_connection(stream);
         }
@@ -576,7 +580,7 @@ impl Session {
         if self.phase != Phase::Connected {
             return;
         }
-        let (Some(Introduction { kin: Some(kin), .. }), Some(pair)) = (&self.introduction, self.path) else { return };
+        let (Some(Introduction { kin: Some(kin), .. }), Some(pair)) = (&self.introduction, self.path()) else { return };
         match self.farewell.poll(cx.now, self.id, self.is_connector(), &kin.control) {
             Ok(None) => {}
             Ok(Some(payload)) => {
@@ -590,7 +594,7 @@ impl Session {
     fn timed_out(&self, introduction: &Introduction) -> Error {
         let seconds = introduction.deadline.saturating_since(introduction.at).as_secs_f32();
         let tried: &[_] = match introduction.negotiation {
-            Negotiation::Datagrams { .. } => const { &[Strategy::UdpSimultaneous.name()] },
+            Negotiation::Datagrams(_) => const { &[Strategy::UdpSimultaneous.name()] },
             Negotiation::Stream(_) => const { &[Strategy::TcpSimultaneousOpen.name()] },
         };
         if introduction.negotiation.heard_peer() {
@@ -598,7 +602,7 @@ impl Session {
             return Error::new(ErrorKind::Timeout, text).with_strategies(tried);
         }
         let hint = match introduction.negotiation {
-            Negotiation::Datagrams { .. } => {
+            Negotiation::Datagrams(_) => {
                 "one of the two networks may change its port for every destination, or block UDP; try another network on either side"
             }
             Negotiation::Stream(_) => {
@@ -625,7 +629,6 @@ impl Session {
             match outcome {
                 Outcome::Pair(pair) => self.connected(cx, pair),
                 Outcome::Moved(pair) => {
-                    self.path = Some(pair);
                     cx.event(PeerEvent::Moved { session: self.id, remote: pair.remote });
                 }
                 Outcome::Stream(stream) => self.stream_connected(cx, stream),
@@ -652,14 +655,14 @@ impl Session {
         if let Some(mut connecting) = self.connecting.take() {
             connecting.uplinks.end(cx);
         }
-        self.path = Some(pair);
         self.end_gathering(cx);
+        let Some(introduction) = &mut self.introduction else { return };
+        if let Some(kin) = &mut introduction.kin {
+            kin.trickle = None;
+        }
         let Some(introduction) = &self.introduction else { return };
-        let bound = match &introduction.negotiation {
-            Negotiation::Datagrams { sockets, .. } => sockets.iter().find(|socket| socket.id == pair.socket),
-            Negotiation::Stream(_) => None,
-        };
-        let mut local = bound.map_or_else(|| SocketAddr::new(pair.local, 0), |socket| socket.local);
+        let bound = cx.sockets.local(pair.socket);
+        let mut local = bound.unwrap_or_else(|| SocketAddr::new(pair.local, 0));
         if !pair.local.is_unspecified() {
             local.set_ip(pair.local);
         }
@@ -730,8 +733,8 @@ impl Session {
         if let Some(introduction) = &self.introduction {
             wake.merge(introduction.negotiation.next_wake());
             if self.phase == Phase::Punching {
-                if let Some(kin) = &introduction.kin {
-                    wake.merge(kin.trickle.next_wake());
+                if let Some(Kin { trickle: Some(trickle), .. }) = &introduction.kin {
+                    wake.merge(trickle.next_wake());
                 }
                 wake.at(Some(introduction.deadline), Timer::Deadline);
             }
@@ -743,7 +746,7 @@ impl Session {
 
     /// A connector's sockets other than that of the path; a listener's are not its session's to give up.
     pub(super) fn release_unused_sockets(&mut self) -> Vec<SocketId> {
-        let Some(pair) = self.path else { return Vec::new() };
+        let Some(pair) = self.path() else { return Vec::new() };
         let (used, unused) = core::mem::take(&mut self.sockets).into_iter().partition(|socket| *socket == pair.socket);
         self.sockets = used;
         unused

@@ -1,7 +1,7 @@
 //! Sessions without a server to introduce the peers: the program carries credentials and candidates across itself, to
 //! any agent of ICE.
 
-use alloc::string::ToString as _;
+use alloc::boxed::Box;
 
 use super::{
     NegotiateRequest, Peer, check_bind,
@@ -33,11 +33,13 @@ impl Peer {
         let ask = |wanted| self.sockets.ask(Owner::Session(id), wanted, &mut self.outputs);
         let sockets = wanted.into_iter().map(ask).collect();
         let tag = self.new_tag(id);
-        let mut session = Session::new(id, None, sockets, tag, None);
+        let mut session = Session::new(id, None, sockets, tag);
         let signalled = Signalled::new(request, &mut self.random);
-        self.by_ufrag.insert(signalled.local.ufrag.to_string(), id);
+        if let Ok(ufrag) = signalled.local.ufrag.as_bytes().try_into() {
+            self.by_ufrag.insert(ufrag, id);
+        }
         session.signalled = Some(signalled.into());
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         Ok(id)
     }
 

@@ -1,7 +1,7 @@
 //! The sockets of a peer, by number: asked of the driver, shared by a listener and its sessions, closed when nobody
 //! uses them any more; and the host candidates that they make with the interfaces.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 use core::net::{IpAddr, SocketAddr};
 
 use crate::{
@@ -54,7 +54,7 @@ impl Wanted {
 enum State {
     Asked(Wanted),
     Bound(SocketAddr),
-    Failed(Error),
+    Failed(Box<Error>),
 }
 
 #[derive(Debug)]
@@ -81,7 +81,8 @@ impl Sockets {
         outputs: &mut impl Extend<Output<PeerEvent>>,
     ) -> SocketId {
         let id = SocketId(self.next);
-        self.next = self.next.wrapping_add(1);
+        // Drivers may need a bit of their own beside it.
+        self.next = (self.next + 1) % (1 << 31);
         self.sockets.insert(id, Socket { owner, state: State::Asked(wanted), users: 1 });
         outputs.extend([Output::Udp(UdpRequest::Bind { socket: id, address: wanted.address })]);
         id
@@ -103,7 +104,7 @@ impl Sockets {
                 outputs.extend([Output::Udp(UdpRequest::Bind { socket: id, address: any.address })]);
                 State::Asked(any)
             }
-            (Err(error), _) => State::Failed(error),
+            (Err(error), _) => State::Failed(Box::new(error)),
         };
         Some(socket.owner)
     }
@@ -143,6 +144,14 @@ impl Sockets {
         bound.collect()
     }
 
+    /// Our address at a socket that is bound.
+    pub(super) fn local(&self, id: SocketId) -> Option<SocketAddr> {
+        match self.sockets.get(&id)?.state {
+            State::Bound(local) => Some(local),
+            State::Asked(_) | State::Failed(_) => None,
+        }
+    }
+
     /// Whether there is an address to send from; of a host whose addresses are not known it is believed.
     fn has_address(&self, local: SocketAddr) -> bool {
         let same_family = |ip: &IpAddr| ip.is_ipv6() == local.is_ipv6();
@@ -152,7 +161,7 @@ impl Sockets {
     /// Why the first of these that failed did.
     pub(super) fn error(&self, ids: &[SocketId]) -> Option<&Error> {
         ids.iter().find_map(|id| match &self.sockets.get(id)?.state {
-            State::Failed(error) => Some(error),
+            State::Failed(error) => Some(&**error),
             State::Asked(_) | State::Bound(_) => None,
         })
     }

@@ -342,9 +342,10 @@ mod tests {
         ErrorKind,
         config::PeerConfig,
         machine::{Output, Random},
-        peer::PeerEvent,
+        peer::{PeerEvent, sockets::Sockets},
+        punch::Settings,
     };
-    use alloc::collections::VecDeque;
+    use alloc::{collections::VecDeque, sync::Arc};
 
     const SERVER: &str = "192.0.2.1:20000";
 
@@ -369,9 +370,10 @@ mod tests {
             let mut cx = Context {
                 now: Instant::from_nanos(seconds * 1_000_000_000),
                 config: &self.config,
+                settings: &Arc::new(Settings { checks: self.config.checks, consent: self.config.consent }),
                 random: &mut self.random,
                 outputs: &mut self.outputs,
-                interfaces: &[],
+                sockets: &Sockets::default(),
                 next_port: &mut self.numbers.0,
                 next_stream: &mut self.numbers.1,
                 new_streams: Vec::new(),

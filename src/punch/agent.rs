@@ -25,7 +25,7 @@
 //! The selected pair is kept alive and proven by consent checks (RFC 7675); everything else is forgotten. Where the
 //! peer's address changes under it, the pair follows (the page `moving.rs`).
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -35,6 +35,7 @@ use super::{
     Candidate, CandidateKind, Provenance, Role,
     checks::{self, Check},
     consent::{ConsentClock, Due},
+    credentials::Both,
     events::{AgentEvent, Received, SelectedPair},
     pair::{Pair, STALLED},
     role::Conflict,
@@ -82,26 +83,19 @@ pub(crate) struct Arrival {
 /// The module's page shows the loop.
 #[derive(Debug)]
 pub struct Agent {
-    config: Checks,
-    consent_config: Consent,
+    pub(super) settings: Arc<Settings>,
     random: Random,
     role: Role,
     tie_breaker: u64,
     tag: [u8; 4],
-    local: Credentials,
-    remote: Credentials,
+    credentials: Both,
     sockets: Vec<(SocketId, bool)>,
-    remotes: Vec<Candidate>,
-    /// Hosts that a server has seen the peer at, though not by its datagrams.
-    believed: Vec<IpAddr>,
     /// The likeliest first; once one is selected, only that.
     pub(super) pairs: Vec<Pair>,
     /// The pacing clock: a check may leave while this is less than a burst ahead of the time.
     paced_until: Instant,
-    pub(super) selected: bool,
-    /// A relayed candidate works, and may be settled on from then on; or it may be already.
-    relayed_due: Option<Instant>,
-    relayed_allowed: bool,
+    /// `None` once a pair is selected.
+    search: Option<Box<Search>>,
     pub(super) consent: Option<ConsentClock>,
     /// Consent has expired: nothing is asked any more, whatever comes.
     expired: bool,
@@ -112,6 +106,24 @@ pub struct Agent {
     packets_sent: u32,
     transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<AgentEvent>,
+}
+
+/// What all agents of one owner have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) checks: Checks,
+    pub(crate) consent: Consent,
+}
+
+/// What is of interest until a pair is selected.
+#[derive(Debug, Default)]
+struct Search {
+    remotes: Vec<Candidate>,
+    /// Hosts that a server has seen the peer at, though not by its datagrams.
+    believed: Vec<IpAddr>,
+    /// A relayed candidate works, and may be settled on from then on; or it may be already.
+    relayed_due: Option<Instant>,
+    relayed_allowed: bool,
 }
 
 impl Agent {
@@ -126,24 +138,29 @@ impl Agent {
         remote: Credentials,
         seed: [u8; 32],
     ) -> Self {
+        Self::sharing(Arc::new(Settings { checks, consent }), role, local, remote, seed)
+    }
+
+    /// The same with settings that other agents have, too.
+    pub(crate) fn sharing(
+        settings: Arc<Settings>,
+        role: Role,
+        local: Credentials,
+        remote: Credentials,
+        seed: [u8; 32],
+    ) -> Self {
         let mut random = Random::new(seed);
         Self {
-            config: checks,
-            consent_config: consent,
+            settings,
             role,
             tie_breaker: random.u64(),
             tag: random.bytes(),
             random,
-            local,
-            remote,
+            credentials: Both::new(&local, &remote),
             sockets: Vec::new(),
-            remotes: Vec::new(),
-            believed: Vec::new(),
             pairs: Vec::new(),
             paced_until: Instant::default(),
-            selected: false,
-            relayed_due: None,
-            relayed_allowed: false,
+            search: Some(Box::default()),
             consent: None,
             expired: false,
             heard: Vec::new(),
@@ -169,8 +186,8 @@ impl Agent {
         }
         let ipv6 = local.is_ipv6();
         self.sockets.push((socket, ipv6));
-        for index in 0..self.remotes.len() {
-            let remote = self.remotes[index];
+        let remotes = self.search.as_ref().map_or_else(Vec::new, |search| search.remotes.clone());
+        for remote in remotes {
             self.add_pair(now, socket, ipv6, &remote);
         }
     }
@@ -178,10 +195,11 @@ impl Agent {
     /// Believes that the peer is at this host: a server has seen it there. Addresses of it that the peer claims count as
     /// observed from now on.
     pub(crate) fn believe(&mut self, now: Instant, host: IpAddr) {
-        if self.believed.len() < MAX_REMOTE_CANDIDATES && !self.believed.contains(&host) {
-            self.believed.push(host);
+        let Some(search) = &mut self.search else { return };
+        if search.believed.len() < MAX_REMOTE_CANDIDATES && !search.believed.contains(&host) {
+            search.believed.push(host);
         }
-        let there = self.remotes.iter().copied().filter(|known| known.address.ip() == host);
+        let there = search.remotes.iter().copied().filter(|known| known.address.ip() == host);
         for candidate in there.collect::<Vec<_>>() {
             self.add_remote(now, candidate);
         }
@@ -189,23 +207,24 @@ impl Agent {
 
     /// Whether a server has seen the peer at this host.
     pub(crate) fn believes(&self, host: IpAddr) -> bool {
-        self.believed.contains(&host)
+        self.search.as_ref().is_some_and(|search| search.believed.contains(&host))
     }
 
     /// Adds a candidate of the peer and pairs it with our sockets, at any time until a pair is selected. One that must
     /// not be checked, or is one too many, changes nothing; of one that is known, only who says so can change.
     pub fn add_remote(&mut self, now: Instant, mut candidate: Candidate) {
-        if self.believed.contains(&candidate.address.ip()) {
+        let Some(search) = &mut self.search else { return };
+        if search.believed.contains(&candidate.address.ip()) {
             candidate.provenance = Provenance::Observed;
         }
-        if !candidate.is_checkable() || self.selected {
+        if !candidate.is_checkable() {
             return;
         }
-        if let Some(known) = self.remotes.iter_mut().find(|known| known.address == candidate.address) {
+        if let Some(known) = search.remotes.iter_mut().find(|known| known.address == candidate.address) {
             if candidate.provenance == Provenance::Observed {
                 known.provenance = Provenance::Observed;
                 for pair in self.pairs.iter_mut().filter(|pair| pair.remote == candidate.address) {
-                    pair.raise_budget(now, self.config.observed_budget);
+                    pair.raise_budget(now, self.settings.checks.observed_budget);
                 }
             }
             return;
@@ -213,17 +232,17 @@ impl Agent {
         let same_host = |known: &Candidate| {
             known.provenance == Provenance::Observed && known.address.ip() == candidate.address.ip()
         };
-        if self.remotes.iter().any(same_host) {
+        if search.remotes.iter().any(same_host) {
             candidate.provenance = Provenance::Observed;
         }
         let only_claimed = |known: &Candidate| known.provenance == Provenance::Claimed && known.is_public();
-        let claimed = self.remotes.iter().filter(|known| only_claimed(known)).count();
-        if self.remotes.len() >= MAX_REMOTE_CANDIDATES
-            || only_claimed(&candidate) && claimed >= usize::from(self.config.claimed_addresses)
+        let claimed = search.remotes.iter().filter(|known| only_claimed(known)).count();
+        if search.remotes.len() >= MAX_REMOTE_CANDIDATES
+            || only_claimed(&candidate) && claimed >= usize::from(self.settings.checks.claimed_addresses)
         {
             return;
         }
-        self.remotes.push(candidate);
+        search.remotes.push(candidate);
         for index in 0..self.sockets.len() {
             let (socket, ipv6) = self.sockets[index];
             self.add_pair(now, socket, ipv6, &candidate);
@@ -274,7 +293,7 @@ impl Agent {
     /// Sends what is due. Calling it earlier is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(consent) = &mut self.consent {
-            match consent.poll(now, &mut self.random) {
+            match consent.poll(now, &self.settings.consent, &mut self.random) {
                 Due::Nothing => {}
                 Due::Check => {
                     self.send_check(now, 0);
@@ -295,7 +314,7 @@ impl Agent {
         self.settle_on_relayed(now);
         self.renominate_if_stalled(now);
         self.look_elsewhere(now);
-        for index in 0..if self.selected { 1 } else { self.pairs.len() } {
+        for index in 0..if self.is_settled() { 1 } else { self.pairs.len() } {
             if self.pairs[index].next_check.is_some_and(|due| now >= due) {
                 let earliest = self.earliest_paced();
                 if now >= earliest {
@@ -309,12 +328,12 @@ impl Agent {
 
     /// Takes the next datagram out that is to be sent.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        take_out(&mut self.transmits)
     }
 
     /// Takes the next event out.
     pub fn poll_event(&mut self) -> Option<AgentEvent> {
-        self.events.pop_front()
+        take_out(&mut self.events)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next; `None`: not before something happens.
@@ -332,13 +351,11 @@ impl Agent {
             wake.at(pair.next_check, Timer::Check);
         }
         let has_other = self.pairs.iter().any(|pair| pair.valid && !pair.nominated);
-        if !self.selected && self.role == Role::Controlling && has_other {
+        if !self.is_settled() && self.role == Role::Controlling && has_other {
             let nominated = self.pairs.iter().find(|pair| pair.nominated && !pair.valid && !pair.may_check());
             wake.at(nominated.and_then(|pair| pair.last_sent).map(|sent| sent + STALLED), Timer::Check);
         }
-        if !self.selected {
-            wake.at(self.relayed_due, Timer::Check);
-        }
+        wake.at(self.search.as_ref().and_then(|search| search.relayed_due), Timer::Check);
         if let Some(consent) = &self.consent {
             wake.merge(consent.next_wake());
         }
@@ -347,7 +364,7 @@ impl Agent {
 
     /// The username fragment that the peer's checks name us by.
     pub(crate) fn local_ufrag(&self) -> &str {
-        &self.local.ufrag
+        self.credentials.local_ufrag()
     }
 
     /// Datagrams sent so far, checks and answers.
@@ -363,6 +380,11 @@ impl Agent {
     /// Where anything authenticated came from: data from there is the peer's.
     pub(crate) fn heard(&self) -> &[(SocketId, SocketAddr)] {
         &self.heard
+    }
+
+    /// The selected pair.
+    pub(crate) fn path(&self) -> Option<SelectedPair> {
+        self.selected_pair().map(selected)
     }
 
     /// The smoothed round-trip time of the selected pair.
@@ -385,16 +407,16 @@ impl Agent {
     }
 
     fn add_pair(&mut self, now: Instant, socket: SocketId, ipv6: bool, remote: &Candidate) -> Option<usize> {
-        if remote.address.is_ipv6() != ipv6 || self.pairs.len() >= self.config.max_pairs {
+        if remote.address.is_ipv6() != ipv6 || self.pairs.len() >= self.settings.checks.max_pairs {
             return None;
         }
         if let Some(index) = self.pair_index(socket, remote.address) {
             return Some(index);
         }
         let budget = if remote.provenance == Provenance::Claimed && remote.is_public() {
-            self.config.claimed_budget
+            self.settings.checks.claimed_budget
         } else {
-            self.config.observed_budget
+            self.settings.checks.observed_budget
         };
         let local_priority = CandidateKind::Host.priority(unspecified(ipv6));
         let mut pair = Pair::new(socket, remote, budget, local_priority, self.role == Role::Controlling);
@@ -409,7 +431,12 @@ impl Agent {
     }
 
     fn selected_pair(&self) -> Option<&Pair> {
-        if self.selected { self.pairs.first() } else { None }
+        if self.is_settled() { self.pairs.first() } else { None }
+    }
+
+    /// Whether a pair is selected.
+    pub(super) fn is_settled(&self) -> bool {
+        self.search.is_none()
     }
 
     fn note_heard(&mut self, at: Arrival) {
@@ -423,9 +450,9 @@ impl Agent {
     /// claimed to be with the right fragment of its own.
     pub(crate) fn handle_request(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
         let remote_fragment = message.username().and_then(|name| name.split_once(':')).map(|(_, fragment)| fragment);
-        match message.verify_integrity(self.local.password.as_bytes()) {
+        match message.verify_integrity(self.credentials.local_password().as_bytes()) {
             Integrity::Valid => {}
-            Integrity::Invalid if remote_fragment == Some(self.remote.ufrag.as_str()) => {
+            Integrity::Invalid if remote_fragment == Some(self.credentials.remote_ufrag()) => {
                 self.refuse(at, message);
                 self.report_wrong_secret();
                 return true;
@@ -440,7 +467,7 @@ impl Agent {
                 ErrorCode::UNKNOWN_ATTRIBUTE,
                 "Unknown Attribute",
                 &unknown,
-                Some(&self.local.password),
+                Some(self.credentials.local_password()),
             );
             self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
             return true;
@@ -448,26 +475,26 @@ impl Agent {
         match self.role.meet(self.tie_breaker, message) {
             Conflict::None => {}
             Conflict::Refuse => {
-                let password = Some(self.local.password.as_str());
+                let password = Some(self.credentials.local_password());
                 let bytes = checks::refusal(message, ErrorCode::ROLE_CONFLICT, "Role Conflict", &[], password);
                 self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
                 return true;
             }
             Conflict::Switch => self.switch_role(now),
         }
-        let bytes = checks::answer(message, at.remote, &self.local.password);
+        let bytes = checks::answer(message, at.remote, self.credentials.local_password());
         self.transmit(at.socket, Some(at.local.ip()), at.remote, bytes);
         let Some(index) = self.heard_pair(now, at, message.priority()) else { return true };
         if message.use_candidate() && self.role == Role::Controlled {
             self.pairs[index].nominated = true;
         }
-        let first = self.pairs[index].hear(at.local.ip(), &self.config);
+        let first = self.pairs[index].hear(at.local.ip(), &self.settings.checks);
         if self.role == Role::Controlling {
             self.nominate(now, index);
         }
         let pair = &self.pairs[index];
         let spaced = pair.last_sent.is_none_or(|sent| now >= sent + TRIGGER_SPACING);
-        if !self.selected && (first || !pair.valid && spaced) {
+        if !self.is_settled() && (first || !pair.valid && spaced) {
             self.send_check(now, index);
         }
         self.select_if_settled(now, index);
@@ -479,7 +506,7 @@ impl Agent {
         if let Some(index) = self.pair_index(at.socket, at.remote) {
             return Some(index);
         }
-        if self.selected {
+        if self.is_settled() {
             self.notice_elsewhere(now, at);
             return None;
         }
@@ -496,7 +523,7 @@ impl Agent {
     fn switch_role(&mut self, now: Instant) {
         self.stay();
         self.role = self.role.opposite();
-        if self.selected {
+        if self.is_settled() {
             return;
         }
         let controlling = self.role == Role::Controlling;
@@ -526,7 +553,7 @@ impl Agent {
 
     /// Takes in an answer whose transaction id begins with our tag; false when it is none of ours.
     pub(crate) fn handle_response(&mut self, now: Instant, at: Arrival, message: &Message<'_>) -> bool {
-        let integrity = message.verify_integrity(self.remote.password.as_bytes());
+        let integrity = message.verify_integrity(self.credentials.remote_password().as_bytes());
         // An answer must come from where the check went (RFC 8445 section 7.2.5.2.1). A late one, to a check that is
         // forgotten, is the peer's all the same, and no data.
         let Some(index) = self.pair_index(at.socket, at.remote) else { return integrity == Integrity::Valid };
@@ -541,7 +568,7 @@ impl Agent {
                 if code == ErrorCode::ROLE_CONFLICT && check.controlling == (self.role == Role::Controlling) {
                     self.switch_role(now);
                     // Pairs may have changed places.
-                    if let Some(index) = self.pair_index(at.socket, at.remote).filter(|_| !self.selected) {
+                    if let Some(index) = self.pair_index(at.socket, at.remote).filter(|_| !self.is_settled()) {
                         self.pairs[index].next_check = Some(now);
                     }
                 }
@@ -557,14 +584,15 @@ impl Agent {
         };
         self.note_heard(at);
         let pair = &mut self.pairs[index];
-        pair.hear(at.local.ip(), &self.config);
+        pair.hear(at.local.ip(), &self.settings.checks);
         pair.valid = true;
         pair.acknowledged |= check.nominating;
         let chosen_now = self.role == Role::Controlling && self.nominate(now, index);
+        let settled = self.is_settled();
         if let Some(consent) = &mut self.consent
-            && self.selected
+            && settled
         {
-            consent.renew(now);
+            consent.renew(now, &self.settings.consent);
             if index > 0 {
                 self.follow();
                 return true;
@@ -577,7 +605,7 @@ impl Agent {
             self.send_check(now, index);
         } else if self.role == Role::Controlled || !pair.nominated || pair.acknowledged {
             pair.next_check = None;
-        } else if !check.nominating && pair.last_sent.is_some_and(|sent| now >= sent + self.config.proven) {
+        } else if !check.nominating && pair.last_sent.is_some_and(|sent| now >= sent + self.settings.checks.proven) {
             pair.next_check = Some(now);
         }
         self.select_if_settled(now, index);
@@ -593,20 +621,22 @@ impl Agent {
 
     /// Whether a pair may be chosen, or the peer's choice of it be followed, already.
     fn may_settle_on(&mut self, now: Instant, index: usize) -> bool {
-        if self.pairs[index].kind != CandidateKind::Relayed || self.relayed_allowed || self.selected {
+        let Some(search) = &mut self.search else { return true };
+        if self.pairs[index].kind != CandidateKind::Relayed || search.relayed_allowed {
             return true;
         }
-        self.relayed_due.get_or_insert(now + RELAYED_PATIENCE);
+        search.relayed_due.get_or_insert(now + RELAYED_PATIENCE);
         false
     }
 
     /// Nothing better than a relayed candidate has turned up.
     fn settle_on_relayed(&mut self, now: Instant) {
-        if self.selected || self.relayed_due.is_none_or(|due| now < due) {
+        let Some(search) = &mut self.search else { return };
+        if search.relayed_due.is_none_or(|due| now < due) {
             return;
         }
-        self.relayed_due = None;
-        self.relayed_allowed = true;
+        search.relayed_due = None;
+        search.relayed_allowed = true;
         let works = |pair: &Pair| if self.role == Role::Controlled { pair.nominated && pair.valid } else { pair.valid };
         let index = self.pairs.iter().position(works);
         let heard = || self.pairs.iter().position(|pair| self.role == Role::Controlling && pair.heard);
@@ -619,28 +649,29 @@ impl Agent {
 
     fn select_if_settled(&mut self, now: Instant, index: usize) {
         let pair = &self.pairs[index];
-        if self.selected || !pair.valid || !pair.nominated || !self.may_settle_on(now, index) {
+        if self.is_settled() || !pair.valid || !pair.nominated || !self.may_settle_on(now, index) {
             return;
         }
-        self.selected = true;
-        self.consent = Some(ConsentClock::start(now, self.consent_config, &mut self.random));
+        self.search = None;
+        self.consent = Some(ConsentClock::start(now, &self.settings.consent, &mut self.random));
         let mut pair = self.pairs.swap_remove(index);
         pair.settle();
         self.events.push_back(AgentEvent::Selected(selected(&pair)));
         self.pairs = alloc::vec![pair];
-        self.remotes = Vec::new();
+        self.heard.shrink_to_fit();
+        self.sockets.shrink_to_fit();
     }
 
     /// When the burst is spent, the time that the next check may leave.
     fn earliest_paced(&self) -> Instant {
-        let burst = self.config.pacing * u32::from(self.config.burst.saturating_sub(1));
+        let burst = self.settings.checks.pacing * u32::from(self.settings.checks.burst.saturating_sub(1));
         Instant::from_nanos(
             self.paced_until.as_nanos().saturating_sub(u64::try_from(burst.as_nanos()).unwrap_or(u64::MAX)),
         )
     }
 
     fn renominate_if_stalled(&mut self, now: Instant) {
-        if self.role != Role::Controlling || self.selected {
+        if self.role != Role::Controlling || self.is_settled() {
             return;
         }
         let stalled = self.pairs.iter().position(|pair| pair.nominated && pair.is_stalled(now));
@@ -663,19 +694,19 @@ impl Agent {
         let transaction = TransactionId(id);
         let pair = &mut self.pairs[index];
         let nominate = self.role == Role::Controlling && pair.nominated;
-        pair.sent(now, transaction, nominate, self.role == Role::Controlling, &self.config);
+        pair.sent(now, transaction, nominate, self.role == Role::Controlling, &self.settings.checks);
         let (socket, source, destination) = (pair.socket, pair.local, pair.remote);
         let check = Check {
             transaction,
-            local: &self.local,
-            remote: &self.remote,
+            username: self.credentials.username(),
+            password: self.credentials.remote_password(),
             role: self.role,
             tie_breaker: self.tie_breaker,
             nominate,
             ipv6: destination.is_ipv6(),
         };
         let bytes = check.build();
-        self.paced_until = self.paced_until.max(now) + self.config.pacing;
+        self.paced_until = self.paced_until.max(now) + self.settings.checks.pacing;
         self.transmit(socket, source, destination, bytes);
     }
 
@@ -684,6 +715,15 @@ impl Agent {
         let source = source.filter(|ip| !ip.is_unspecified());
         self.transmits.push_back(Transmit { socket, source, destination, payload });
     }
+}
+
+/// Takes the next out of a queue that is used now and then, and holds no memory in between.
+fn take_out<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let next = queue.pop_front();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    next
 }
 
 /// What is told of a pair in use.

@@ -1,12 +1,12 @@
 //! Connectivity checks and their answers as messages (RFC 8445 section 7, RFC 8489).
 
-use alloc::{format, vec::Vec};
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::{CandidateKind, Role};
 use crate::{
     address::unspecified,
-    wire::stun::{AttributeType, Builder, Class, Credentials, Message, Method, TransactionId},
+    wire::stun::{AttributeType, Builder, Class, Message, Method, TransactionId},
 };
 
 /// What a check may carry that must be understood.
@@ -16,8 +16,10 @@ pub(super) const UNDERSTOOD: &[AttributeType] =
 /// What a check says of its sender.
 pub(super) struct Check<'a> {
     pub(super) transaction: TransactionId,
-    pub(super) local: &'a Credentials,
-    pub(super) remote: &'a Credentials,
+    /// The fragments of both sides, the peer's first.
+    pub(super) username: &'a str,
+    /// The peer's.
+    pub(super) password: &'a str,
     pub(super) role: Role,
     pub(super) tie_breaker: u64,
     pub(super) nominate: bool,
@@ -26,17 +28,16 @@ pub(super) struct Check<'a> {
 
 impl Check<'_> {
     pub(super) fn build(&self) -> Vec<u8> {
-        let username = format!("{}:{}", self.remote.ufrag, self.local.ufrag);
         let role = match self.role {
             Role::Controlling => AttributeType::ICE_CONTROLLING,
             Role::Controlled => AttributeType::ICE_CONTROLLED,
         };
         let builder = Builder::new(Class::Request, Method::BINDING, self.transaction)
-            .string(AttributeType::USERNAME, &username)
+            .string(AttributeType::USERNAME, self.username)
             .u32(AttributeType::PRIORITY, CandidateKind::PeerReflexive.priority(unspecified(self.ipv6)))
             .u64(role, self.tie_breaker);
         let builder = if self.nominate { builder.flag(AttributeType::USE_CANDIDATE) } else { builder };
-        builder.integrity(self.remote.password.as_bytes()).fingerprint().finish()
+        builder.integrity(self.password.as_bytes()).fingerprint().finish()
     }
 }
 

@@ -58,6 +58,7 @@ mod agent;
 mod candidate;
 mod checks;
 mod consent;
+mod credentials;
 mod events;
 mod moving;
 mod pair;
@@ -67,7 +68,7 @@ mod stream;
 mod tests;
 
 pub use agent::Agent;
-pub(crate) use agent::Arrival;
+pub(crate) use agent::{Arrival, Settings};
 pub use candidate::{Candidate, CandidateKind, Provenance};
 pub use events::{AgentEvent, Received, SelectedPair};
 pub use role::Role;

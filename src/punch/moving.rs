@@ -32,12 +32,13 @@ const CHECKS: u8 = 3;
 impl Agent {
     /// A check of the peer has come from elsewhere than the selected pair.
     pub(super) fn notice_elsewhere(&mut self, now: Instant, at: Arrival) {
+        let is_settled = self.is_settled();
         let Some(consent) = &mut self.consent else { return };
-        let is_possible = self.selected && at.socket == self.pairs[0].socket && self.pairs.len() == 1;
+        let is_possible = is_settled && at.socket == self.pairs[0].socket && self.pairs.len() == 1;
         if !is_possible {
             return;
         }
-        let asked = now.max(consent.answered() + ALIVE);
+        let asked = now.max(consent.answered(&self.settings.consent) + ALIVE);
         consent.ask_at(asked);
         let candidate = Candidate::new(CandidateKind::PeerReflexive, at.remote, Provenance::Observed);
         let ipv6 = at.remote.is_ipv6();
@@ -50,7 +51,7 @@ impl Agent {
 
     /// Checks the other pair when it is due, and gives it up when it does not answer.
     pub(super) fn look_elsewhere(&mut self, now: Instant) {
-        let Some(other) = self.pairs.get(1).filter(|_| self.selected) else { return };
+        let Some(other) = self.pairs.get(1).filter(|_| self.is_settled()) else { return };
         if other.next_check.is_none_or(|due| now < due) {
             return;
         }
@@ -63,7 +64,7 @@ impl Agent {
 
     /// Looks nowhere else (any more).
     pub(super) fn stay(&mut self) {
-        if self.selected {
+        if self.is_settled() {
             self.pairs.truncate(1);
         }
     }

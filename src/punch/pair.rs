@@ -184,10 +184,14 @@ impl Pair {
         self.heard && !self.valid && !self.may_check() && is_old
     }
 
-    /// Takes out the check that an answer belongs to, older ones too.
+    /// Takes out the check that an answer belongs to. Once the pair is in use, older ones are of no interest any more.
     pub(super) fn answered(&mut self, now: Instant, transaction: &TransactionId) -> Option<Outstanding> {
         let index = self.outstanding.iter().position(|check| check.transaction == *transaction)?;
         let check = self.outstanding.remove(index)?;
+        if self.settled {
+            self.outstanding.drain(..index);
+            self.outstanding.shrink_to_fit();
+        }
         self.unanswered = 0;
         let rtt = now.saturating_since(check.sent);
         self.rtt = Some(self.rtt.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8)); // RFC 6298's smoothing

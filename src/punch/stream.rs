@@ -28,7 +28,7 @@ use core::{
     time::Duration,
 };
 
-use super::{Candidate, CandidateKind, Provenance, Role, checks::Check};
+use super::{Candidate, CandidateKind, Provenance, Role, checks::Check, credentials::Both};
 use crate::{
     address::canonical,
     machine::{Instant, NextWake, PortId, Random, StreamId, TcpRequest, Timer},
@@ -184,8 +184,7 @@ pub(crate) struct StreamAgent {
     random: Random,
     role: Role,
     tie_breaker: u64,
-    local: Credentials,
-    remote: Credentials,
+    credentials: Both,
     ports: Vec<Port>,
     remotes: Vec<Remote>,
     /// Addresses of a family that we have no port of (yet).
@@ -212,8 +211,7 @@ impl StreamAgent {
             role,
             tie_breaker: random.u64(),
             random,
-            local,
-            remote,
+            credentials: Both::new(&local, &remote),
             ports: Vec::new(),
             remotes: Vec::new(),
             unpaired: Vec::new(),
@@ -232,7 +230,7 @@ impl StreamAgent {
 
     /// The username fragment that the peer's checks name us by.
     pub(crate) fn local_ufrag(&self) -> &str {
-        &self.local.ufrag
+        self.credentials.local_ufrag()
     }
 
     pub(crate) const fn role(&self) -> Role {
@@ -404,8 +402,8 @@ impl StreamAgent {
         let ipv6 = self.streams.get(&stream).is_some_and(|stream| stream.remote.is_ipv6());
         let check = Check {
             transaction,
-            local: &self.local,
-            remote: &self.remote,
+            username: self.credentials.username(),
+            password: self.credentials.remote_password(),
             role: self.role,
             tie_breaker: self.tie_breaker,
             nominate,
@@ -477,10 +475,10 @@ impl StreamAgent {
             return None;
         }
         let (ours, theirs) = message.username()?.split_once(':')?;
-        if ours != self.local.ufrag || theirs != self.remote.ufrag {
+        if ours != self.credentials.local_ufrag() || theirs != self.credentials.remote_ufrag() {
             return None;
         }
-        match message.verify_integrity(self.local.password.as_bytes()) {
+        match message.verify_integrity(self.credentials.local_password().as_bytes()) {
             Integrity::Valid => {}
             Integrity::Invalid => {
                 if !self.heard && !self.wrong_secret {

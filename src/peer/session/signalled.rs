@@ -19,7 +19,7 @@ use crate::{
     config::{Checks, MAX_STUN_SERVERS},
     machine::{BoundSocket, Level, NextWake, Output, Random, SocketId, Timer, Transmit},
     peer::{NegotiateRequest, PeerEvent, ServerAddress, negotiation::Negotiation},
-    punch::{Arrival, Candidate, CandidateKind, Provenance, Role},
+    punch::{Arrival, Candidate, CandidateKind, Provenance, Role, Settings},
     rendezvous::client::{Due, From, Transaction, Via},
     wire::{
         sdp::{self, CandidateType},
@@ -323,8 +323,8 @@ impl Session {
         let Some(signalled) = &mut self.signalled else { return };
         let (Phase::Signalling, Some(remote)) = (self.phase, &signalled.remote) else { return };
         let (role, local, remote) = (signalled.role, signalled.local.clone(), remote.clone());
-        let checks = signalled.checks(cx.config.checks);
-        let mut negotiation = Negotiation::datagrams(cx, checks, role, local, remote, self.tag, &signalled.sockets);
+        let settings = Settings { checks: signalled.checks(cx.config.checks), consent: cx.config.consent }.into();
+        let mut negotiation = Negotiation::datagrams(cx, settings, role, local, remote, self.tag, &signalled.sockets);
         let candidates = core::mem::take(&mut signalled.waiting);
         let peer = candidates.iter().map(|candidate| candidate.address).collect();
         for candidate in candidates {

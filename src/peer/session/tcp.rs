@@ -50,10 +50,10 @@ impl Session {
 
     /// What goes by this server goes this way from now on.
     pub(in crate::peer) fn set_relay_via(&mut self, via: impl FnOnce(SocketAddr) -> Option<Via>) {
-        if let Some(kin) = self.introduction.as_mut().and_then(|introduction| introduction.kin.as_mut())
-            && let Some(via) = via(kin.trickle.server())
+        if let Some(trickle) = self.trickle()
+            && let Some(via) = via(trickle.server())
         {
-            kin.trickle.set_via(via);
+            trickle.set_via(via);
         }
     }
 
@@ -72,10 +72,10 @@ impl Session {
                 outputs.push_back(Output::Tcp(request));
             }
         }
-        for early in self.early.drain() {
-            outputs.push_back(Output::Tcp(TcpRequest::Close { stream: early.stream }));
-        }
         if let Some(gathering) = &mut self.gathering {
+            for early in gathering.early.drain() {
+                outputs.push_back(Output::Tcp(TcpRequest::Close { stream: early.stream }));
+            }
             gathering.end(outputs);
         }
     }
@@ -89,10 +89,12 @@ impl Session {
         remote: SocketAddr,
     ) {
         let is_early = self.is_looking_for_stream();
-        match self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream()) {
-            Some(agent) => agent.handle_accepted(cx.now, stream, local, remote),
-            None if is_early && self.early.accept(stream, local, remote) => {}
-            None => cx.tcp(TcpRequest::Close { stream }),
+        let agent = self.introduction.as_mut().and_then(|introduction| introduction.negotiation.as_stream());
+        let early = self.gathering.as_mut().filter(|_| is_early).map(|gathering| &mut gathering.early);
+        if let Some(agent) = agent {
+            agent.handle_accepted(cx.now, stream, local, remote);
+        } else if !early.is_some_and(|early| early.accept(stream, local, remote)) {
+            cx.tcp(TcpRequest::Close { stream });
         }
         self.handle_timeout(cx);
     }
@@ -115,7 +117,11 @@ impl Session {
             (Some(gathering), _, StreamNews::Failed { at_once }) => gathering.handle_failed(cx, stream, at_once),
             (None, Some(agent), StreamNews::Connected(local)) => agent.handle_connected(cx.now, stream, local),
             (None, Some(agent), StreamNews::Failed { at_once }) => agent.handle_failed(cx.now, stream, at_once),
-            (None, None, StreamNews::Failed { .. }) => self.early.forget(stream),
+            (None, None, StreamNews::Failed { .. }) => {
+                if let Some(gathering) = &mut self.gathering {
+                    gathering.early.forget(stream);
+                }
+            }
             (None, None, StreamNews::Connected(_)) => {}
         }
         self.handle_timeout(cx);
@@ -160,11 +166,13 @@ impl Session {
             && let Some(agent) = introduction.negotiation.as_stream()
         {
             agent.handle_data(cx.now, stream, bytes)
-        } else {
-            self.early.take(stream, bytes).unwrap_or_else(|| {
+        } else if let Some(gathering) = &mut self.gathering {
+            gathering.early.take(stream, bytes).unwrap_or_else(|| {
                 cx.tcp(TcpRequest::Close { stream });
                 0
             })
+        } else {
+            0
         };
         self.stop_asking_when_heard();
         self.handle_timeout(cx);
