@@ -1,11 +1,12 @@
 /*
  * One end of a path for datagrams in C: a worker of benches/datapath.rs, which says what it is asked and why.
  *
- *     datapath plain | connected | listen SERVER | connect SERVER
+ *     datapath plain | connected | listen MODE SERVER | connect MODE SERVER
  */
 
 #include <arpa/inet.h>
 #include <holepunch.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,11 +15,12 @@
 #define WINDOW 64
 #define EVERY 16
 
-enum kind { PLAIN, CONNECTED, HOLEPUNCH };
+enum kind { PLAIN, CONNECTED, THREAD, LOOP };
 
 static enum kind kind;
 static int fd;
 static struct sockaddr_in peer;
+static holepunch_endpoint_t *endpoint;
 static holepunch_connection_t *connection;
 
 static void fail(const char *what, holepunch_error_t *error) {
@@ -29,6 +31,26 @@ static void fail(const char *what, holepunch_error_t *error) {
 static void say(const char *line) {
     printf("%s\n", line);
     fflush(stdout);
+}
+
+/* Waits until the connection is readable, and drives the endpoint, which has no thread. */
+static void wait_readable(void) {
+    holepunch_error_t *error = NULL;
+    struct pollfd polled[2] = {{.events = POLLIN}, {.events = POLLIN}};
+    int64_t timeout;
+    int count;
+    if (holepunch_connection_fd(connection, &polled[0].fd, &error) != HOLEPUNCH_OK ||
+        holepunch_endpoint_fd(endpoint, &polled[1].fd, &error) != HOLEPUNCH_OK)
+        fail("descriptor", error);
+    do {
+        if (holepunch_endpoint_next_timeout_ms(endpoint, &timeout, &error) != HOLEPUNCH_OK)
+            fail("timeout", error);
+        count = poll(polled, 2, (int)timeout);
+        if (count < 0)
+            perror("poll"), exit(1);
+        if ((count == 0 || polled[1].revents) && holepunch_endpoint_process(endpoint, &error) != HOLEPUNCH_OK)
+            fail("process", error);
+    } while (!polled[0].revents);
 }
 
 static void send_one(const unsigned char *bytes, size_t length) {
@@ -42,7 +64,8 @@ static void send_one(const unsigned char *bytes, size_t length) {
         if (send(fd, bytes, length, 0) < 0)
             perror("send"), exit(1);
         break;
-    case HOLEPUNCH:
+    case THREAD:
+    case LOOP:
         if (holepunch_connection_send(connection, bytes, length, &error) != HOLEPUNCH_OK)
             fail("send", error);
         break;
@@ -62,7 +85,18 @@ static size_t receive_one(unsigned char *buffer, size_t capacity) {
     case CONNECTED:
         received = recv(fd, buffer, capacity, 0);
         break;
-    case HOLEPUNCH:
+    case LOOP:
+        for (;;) {
+            int32_t status = holepunch_connection_recv(connection, buffer, capacity, &length, 0, NULL, &error);
+            if (status == HOLEPUNCH_OK)
+                return length;
+            if (status != HOLEPUNCH_ERROR_TIMEOUT)
+                fail("recv", error);
+            holepunch_error_free(error);
+            error = NULL;
+            wait_readable();
+        }
+    case THREAD:
         if (holepunch_connection_recv(connection, buffer, capacity, &length, HOLEPUNCH_FOREVER, NULL, &error) !=
             HOLEPUNCH_OK)
             fail("recv", error);
@@ -90,22 +124,22 @@ static void open_socket(void) {
         perror("connect"), exit(1);
 }
 
-static void open_connection(const char *how, const char *server) {
+static void open_connection(const char *role, const char *mode, const char *server) {
     const char *local = "127.0.0.1:0";
     holepunch_config_t config = {.size = sizeof config, .servers = &server, .servers_len = 1, .bind = &local, .bind_len = 1};
-    holepunch_endpoint_t *endpoint;
     holepunch_listener_t *listener;
     holepunch_error_t *error = NULL;
+    config.no_thread = kind == LOOP;
     if (holepunch_endpoint_new(&config, &endpoint, &error) != HOLEPUNCH_OK)
         fail("endpoint", error);
-    if (strcmp(how, "listen") == 0) {
-        if (holepunch_endpoint_listen(endpoint, "datapath", NULL, NULL, &listener, &error) != HOLEPUNCH_OK)
+    if (strcmp(role, "listen") == 0) {
+        if (holepunch_endpoint_listen(endpoint, mode, NULL, NULL, &listener, &error) != HOLEPUNCH_OK)
             fail("listen", error);
         say("listening");
         if (holepunch_listener_accept_datagram(listener, 30000, NULL, &connection, &error) != HOLEPUNCH_OK)
             fail("accept", error);
-    } else if (holepunch_endpoint_connect_datagram(endpoint, "datapath", NULL, NULL, &connection,
-                                                   &error) != HOLEPUNCH_OK) {
+    } else if (holepunch_endpoint_connect_datagram(endpoint, mode, NULL, NULL, &connection, &error) !=
+               HOLEPUNCH_OK) {
         fail("connect", error);
     }
 }
@@ -154,11 +188,11 @@ int main(int argc, char **argv) {
     if (argc == 2 && (strcmp(argv[1], "plain") == 0 || strcmp(argv[1], "connected") == 0)) {
         kind = strcmp(argv[1], "plain") == 0 ? PLAIN : CONNECTED;
         open_socket();
-    } else if (argc == 3) {
-        kind = HOLEPUNCH;
-        open_connection(argv[1], argv[2]);
+    } else if (argc == 4) {
+        kind = strcmp(argv[2], "thread") == 0 ? THREAD : LOOP;
+        open_connection(argv[1], argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: datapath plain | connected | listen SERVER | connect SERVER\n");
+        fprintf(stderr, "usage: datapath plain | connected | listen MODE SERVER | connect MODE SERVER\n");
         return 2;
     }
     say("ready");

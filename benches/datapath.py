@@ -1,8 +1,10 @@
 """One end of a path for datagrams in Python: a worker of benches/datapath.rs, which says what it is asked and why.
 
-    python datapath.py plain | connected | listen SERVER | connect SERVER
+    python datapath.py plain | connected | listen MODE SERVER | connect MODE SERVER
 """
 
+import math
+import select
 import socket
 import sys
 
@@ -34,16 +36,44 @@ def connected():
     return own.send, lambda: own.recv(1200)
 
 
-def listen(server):
-    listener = holepunch.listen_datagram("datapath", servers=server, bind="127.0.0.1:0")
+def listen(mode, server):
+    endpoint = holepunch.Endpoint(server, bind="127.0.0.1:0", thread=mode == "thread")
+    listener = endpoint.listen_datagram(mode)
     say("listening")
-    connection = listener.accept_datagram(timeout=30)
-    return connection.send, lambda: connection.recv(1200)
+    return ways_of(mode, endpoint, listener.accept_datagram(timeout=30))
 
 
-def connect(server):
-    connection = holepunch.connect_datagram("datapath", servers=server, bind="127.0.0.1:0")
-    return connection.send, lambda: connection.recv(1200)
+def connect(mode, server):
+    endpoint = holepunch.Endpoint(server, bind="127.0.0.1:0", thread=mode == "thread")
+    return ways_of(mode, endpoint, endpoint.connect_datagram(mode))
+
+
+def ways_of(mode, endpoint, connection):
+    if mode == "thread":
+        return connection.send, lambda: connection.recv(1200)
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    poll.register(endpoint, select.POLLIN)
+
+    def receive():
+        while True:
+            try:
+                return connection.recv(1200, timeout=0)
+            except TimeoutError:
+                wait(poll, endpoint, connection.fileno())
+
+    return connection.send, receive
+
+
+def wait(poll, endpoint, readable):
+    """Waits until the connection is readable, and drives the endpoint, which has no thread."""
+    while True:
+        timeout = endpoint.next_timeout()
+        ready = [fd for fd, _ in poll.poll(None if timeout is None else math.ceil(timeout * 1000))]
+        if ready != [readable]:
+            endpoint.process()
+        if readable in ready:
+            return
 
 
 def read_acknowledgement(receive):

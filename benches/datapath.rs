@@ -2,11 +2,13 @@
 //!
 //! Two processes, each on a processor of its own where there are two: one sends, the other receives and acknowledges
 //! every 16th datagram with one of 8 bytes, so that at most 64 are in flight and none is lost. They move the datagrams
-//! in one of three ways:
+//! in one of four ways:
 //!
 //! - `plain`: sendto and recvfrom on sockets that are not connected;
 //! - `connected`: send and recv on connected ones, the least that the system does for a datagram;
-//! - `holepunch`: a connection's send and recv, with the endpoint's thread beside them.
+//! - `thread`: a connection's send and recv, with the endpoint's thread beside them;
+//! - `no thread`: the same without it, in an event loop: where nothing is there to receive the program polls the connection and
+//!   the endpoint, and calls `process` when that is ready or its time has come.
 //!
 //! The pairs of processes live through the whole run and take turns, in another order each round; a ratio is of two
 //! neighbours of one round, and what is printed is the median of the rounds, with the least and the greatest.
@@ -16,19 +18,20 @@
 //! measures Rust, and each NAME whose COMMAND is a worker as `worker` below is; `benches/run` adds C and Python.
 
 mod rendezvous;
+mod worker;
 
 use std::{
-    env, fs,
-    io::{self, BufRead as _, BufReader, Write as _},
+    env, io,
     net::UdpSocket,
-    process::{Child, ChildStdin, Command, ExitCode, Stdio},
-    sync::mpsc::{self, Receiver},
+    os::fd::AsFd as _,
+    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
-use holepunch::{ConnectOptions, Connection, Endpoint, Wait};
+use holepunch::{ConnectOptions, Connection, Endpoint, ErrorKind, Wait};
 use rendezvous::{Rendezvous, is_measurement};
+use worker::{Failure, PATIENCE, Worker, say, wait};
 
 /// Datagrams in flight at most.
 const WINDOW: u64 = 64;
@@ -41,11 +44,6 @@ const SIZES: [usize; 2] = [64, 1200];
 
 /// How long one turn of the plain sockets takes, about.
 const TURN: Duration = Duration::from_millis(300);
-
-/// Longer than any turn: after that something was lost.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -105,7 +103,25 @@ impl End for Connection {
     }
 }
 
-/// `plain | connected | listen SERVER | connect SERVER`: makes an end, prints `ready`, then obeys the lines of its
+/// A connection of an endpoint that has no thread.
+struct Looped(Endpoint, Connection);
+
+impl End for Looped {
+    fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(self.1.send(bytes)?)
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        loop {
+            match self.1.recv(buffer, Duration::ZERO.into()) {
+                Err(error) if error.kind() == ErrorKind::Timeout => wait(&self.0, self.1.as_fd())?,
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+/// `plain | connected | listen MODE SERVER | connect MODE SERVER`, where a MODE is `thread` or `loop`: makes an end, prints `ready`, then obeys the lines of its
 /// input, `send SIZE COUNT` or `receive SIZE COUNT`, and prints `done` after each. With sockets it prints its port
 /// first, and reads that of its peer.
 fn worker(arguments: &[String]) -> Result<(), Failure> {
@@ -120,18 +136,20 @@ fn worker(arguments: &[String]) -> Result<(), Failure> {
             socket.connect(peer)?;
             obey(&Connected(socket))
         }
-        ["listen", server] => {
-            let listener = endpoint(server)?.listen(Some("datapath"), PATIENCE.into())?;
-            say("listening")?;
-            obey(&listener.accept_datagram(PATIENCE.into())?)
+        [role @ ("listen" | "connect"), mode @ ("thread" | "loop"), server] => {
+            let builder = Endpoint::builder().server(server).bind("127.0.0.1:0".parse()?);
+            let endpoint = builder.thread(mode == "thread").build()?;
+            let connection = if role == "listen" {
+                let listener = endpoint.listen(Some(mode), PATIENCE.into())?;
+                say("listening")?;
+                listener.accept_datagram(PATIENCE.into())?
+            } else {
+                endpoint.connect_datagram(mode, &ConnectOptions::default())?
+            };
+            if mode == "thread" { obey(&connection) } else { obey(&Looped(endpoint, connection)) }
         }
-        ["connect", server] => obey(&endpoint(server)?.connect_datagram("datapath", &ConnectOptions::default())?),
-        _ => Err("a worker is plain, connected, listen SERVER or connect SERVER".into()),
+        _ => Err("a worker is plain, connected, listen MODE SERVER or connect MODE SERVER".into()),
     }
-}
-
-fn endpoint(server: &str) -> Result<Endpoint, Failure> {
-    Ok(Endpoint::builder().server(server).bind("127.0.0.1:0".parse()?).build()?)
 }
 
 fn sockets() -> Result<(UdpSocket, std::net::SocketAddr), Failure> {
@@ -141,12 +159,6 @@ fn sockets() -> Result<(UdpSocket, std::net::SocketAddr), Failure> {
     io::stdin().read_line(&mut line)?;
     let port: u16 = line.trim().parse()?;
     Ok((socket, ([127, 0, 0, 1], port).into()))
-}
-
-fn say(line: &str) -> io::Result<()> {
-    let mut out = io::stdout();
-    writeln!(out, "{line}")?;
-    out.flush()
 }
 
 fn obey(end: &impl End) -> Result<(), Failure> {
@@ -205,69 +217,6 @@ fn read_acknowledgement(end: &impl End) -> Result<u64, Failure> {
 
 // --- The driver ------------------------------------------------------------------------------------------------------
 
-/// A running worker.
-struct Worker {
-    child: Child,
-    input: ChildStdin,
-    lines: Receiver<String>,
-}
-
-impl Worker {
-    /// Starts it on this processor.
-    fn start(command: &[String], arguments: &[&str], processor: Option<&str>) -> Result<Self, Failure> {
-        let mut words: Vec<&str> = Vec::new();
-        if let Some(processor) = processor {
-            words.extend(["taskset", "-c", processor]);
-        }
-        words.extend(command.iter().map(String::as_str));
-        words.extend(arguments);
-        let mut child = Command::new(words[0])
-            .args(&words[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{words:?}: {error}"))?;
-        let (input, output) = child.stdin.take().zip(child.stdout.take()).ok_or("no pipes")?;
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            // It ends with its output, or when nobody listens any more.
-            BufReader::new(output).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
-        });
-        Ok(Self { child, input, lines })
-    }
-
-    fn tell(&mut self, line: &str) -> io::Result<()> {
-        writeln!(self.input, "{line}")
-    }
-
-    fn line(&self) -> Result<String, Failure> {
-        Ok(self.lines.recv_timeout(PATIENCE).map_err(|_| "a worker stopped, or datagrams were lost")?)
-    }
-
-    fn expect(&self, wanted: &str) -> Result<(), Failure> {
-        let line = self.line()?;
-        if line == wanted { Ok(()) } else { Err(format!("a worker said {line:?}, not {wanted:?}").into()) }
-    }
-
-    /// The processor time of all its threads so far.
-    fn processor_time(&self) -> Result<Duration, Failure> {
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanoseconds))
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It fails only when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A way to move datagrams: the two ends.
 struct Way {
     sender: Worker,
@@ -295,10 +244,15 @@ impl Way {
         Ok(Self { sender, receiver })
     }
 
-    fn with_connection(command: &[String], server: &str, processors: [Option<&str>; 2]) -> Result<Self, Failure> {
-        let receiver = Worker::start(command, &["listen", server], processors[1])?;
+    fn with_connection(
+        command: &[String],
+        mode: &str,
+        server: &str,
+        processors: [Option<&str>; 2],
+    ) -> Result<Self, Failure> {
+        let receiver = Worker::start(command, &["listen", mode, server], processors[1])?;
         receiver.expect("listening")?;
-        let sender = Worker::start(command, &["connect", server], processors[0])?;
+        let sender = Worker::start(command, &["connect", mode, server], processors[0])?;
         sender.expect("ready")?;
         receiver.expect("ready")?;
         Ok(Self { sender, receiver })
@@ -321,7 +275,10 @@ impl Way {
     }
 }
 
-const WAYS: [&str; 3] = ["plain", "connected", "holepunch"];
+const WAYS: [&str; 4] = ["plain", "connected", "thread", "no thread"];
+
+/// Those of them that are a connection's.
+const OWN: [&str; 2] = [WAYS[2], WAYS[3]];
 
 fn drive(arguments: &[String]) -> Result<(), Failure> {
     let own = vec![env::current_exe()?.to_string_lossy().into_owned(), "worker".to_owned()];
@@ -338,21 +295,22 @@ fn drive(arguments: &[String]) -> Result<(), Failure> {
     println!(
         "ratios of rates, more is better: median (least - greatest); processor time in us a datagram: sender + receiver\n"
     );
-    println!(
-        "{:<8}{:>6}  {:>10}  {:<22}{:<22}{:>13}{:>13}{:>13}",
-        "", "bytes", "plain / s", "holepunch : plain", "holepunch : connected", WAYS[0], WAYS[1], WAYS[2]
-    );
+    let columns = ["", "bytes", "plain / s"].map(str::to_owned).into_iter();
+    let ratios = [WAYS[0], WAYS[1]].into_iter().flat_map(|other| OWN.map(|way| format!("{way} : {other}")));
+    let columns: Vec<_> = columns.chain(ratios).chain(WAYS.map(str::to_owned)).collect();
+    println!("| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len()));
     for (language, command) in &languages {
         let server = Rendezvous::start("127.0.0.1");
         let mut ways = [
             Way::with_sockets(command, "plain", processors)?,
             Way::with_sockets(command, "connected", processors)?,
-            Way::with_connection(command, &server.address, processors)?,
+            Way::with_connection(command, "thread", &server.address, processors)?,
+            Way::with_connection(command, "loop", &server.address, processors)?,
         ];
         for size in SIZES {
             let few = ways[0].turn(size, 1000)?;
             let count = if is_measurement() { (TURN.as_secs_f64() / few.time) as u64 } else { 200 };
-            let mut turns: [Vec<Turn>; 3] = Default::default();
+            let mut turns: [Vec<Turn>; 4] = Default::default();
             for round in 0..rounds {
                 for step in 0..ways.len() {
                     let way = (round + step) % ways.len();
@@ -366,27 +324,23 @@ fn drive(arguments: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_row(language: &str, size: usize, turns: &[Vec<Turn>; 3]) {
-    let [plain, connected, holepunch] = turns;
-    let ratio = |other: &[Turn]| {
-        let ratios = other.iter().zip(holepunch).map(|(other, own)| other.time / own.time);
-        let [least, median, greatest] = spread(ratios.collect());
-        format!("{median:.2} ({least:.2} - {greatest:.2})")
-    };
-    let processor = |turns: &[Turn]| {
+fn print_row(language: &str, size: usize, turns: &[Vec<Turn>; 4]) {
+    let [plain, connected, own @ ..] = turns;
+    let rate = 1.0 / spread(plain.iter().map(|turn| turn.time).collect())[1];
+    print!("| {language} | {size} | {rate:.0} |");
+    for other in [plain, connected] {
+        for own in own {
+            let ratios = other.iter().zip(own).map(|(other, own)| other.time / own.time);
+            let [least, median, greatest] = spread(ratios.collect());
+            print!(" {median:.2} ({least:.2} - {greatest:.2}) |");
+        }
+    }
+    for turns in turns {
         let [sending, receiving]: [fn(&Turn) -> f64; 2] = [|turn| turn.sending, |turn| turn.receiving];
         let microseconds = |part| spread(turns.iter().map(part).collect())[1] * 1e6;
-        format!("{:.1} + {:.1}", microseconds(sending), microseconds(receiving))
-    };
-    let rate = 1.0 / spread(plain.iter().map(|turn| turn.time).collect())[1];
-    println!(
-        "{language:<8}{size:>6}  {rate:>10.0}  {:<22}{:<22}{:>13}{:>13}{:>13}",
-        ratio(plain),
-        ratio(connected),
-        processor(plain),
-        processor(connected),
-        processor(holepunch)
-    );
+        print!(" {:.1} + {:.1} |", microseconds(sending), microseconds(receiving));
+    }
+    println!();
 }
 
 /// The least, the median and the greatest.

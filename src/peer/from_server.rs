@@ -168,8 +168,8 @@ impl Peer {
             return true;
         }
         let Some(since) = now.checked_sub(self.config.stalled_session) else { return false };
-        let may_go = |session: &&Session| !too_many_streams || session.gathering.is_some();
-        let stalled = pending().filter(may_go).filter_map(|session| Some((session.stalled_since(since)?, session.id)));
+        let stalled = pending().filter(|session| !too_many_streams || session.gathering.is_some());
+        let stalled = stalled.filter_map(|session| Some((session.stalled_since(since)?, session.id)));
         let Some((_, stalled)) = stalled.min() else { return false };
         self.with_session(now, stalled, |session, cx| {
             session.fail(cx, Error::new(ErrorKind::LimitReached, "a newer session took the place of this one"));
