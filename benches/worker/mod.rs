@@ -70,7 +70,7 @@ impl Worker {
     /// The processor time of all its threads so far.
     pub(crate) fn processor_time(&self) -> Result<Duration, Failure> {
         let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+        for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
             nanoseconds += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
         }

@@ -118,7 +118,7 @@ pub(super) const fn socket_token(socket: SocketId) -> Token {
 
 /// Whose token it is, if it is a [`socket_token`].
 pub(super) fn token_socket(Token(number): Token) -> Option<SocketId> {
-    (number % 2 == 1).then(|| SocketId((number / 2) as u32))
+    (number % 2 == 1).then_some(SocketId((number / 2) as u32))
 }
 
 /// Who became readable.

@@ -73,8 +73,8 @@ impl Peer {
         for session in self.sessions.values_mut().filter(|session| session.listener == Some(id)) {
             session.set_relay_via(|server| listener.via(server));
         }
-        let is_meant = |session: &&Box<Session>| session.listener == Some(id) && session.gathering.is_none();
-        let sessions = self.sessions.values().filter(is_meant);
+        let is_meant = |session: &Session| session.listener == Some(id) && session.gathering.is_none();
+        let sessions = self.sessions.values().filter(|session| is_meant(session));
         let sessions: Vec<_> = sessions.map(|session| session.id).collect();
         for session in sessions {
             self.with_session(now, session, |session, cx| session.tell_candidates(cx, &candidates));
