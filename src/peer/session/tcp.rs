@@ -166,13 +166,12 @@ impl Session {
             && let Some(agent) = introduction.negotiation.as_stream()
         {
             agent.handle_data(cx.now, stream, bytes)
-        } else if let Some(gathering) = &mut self.gathering {
-            gathering.early.take(stream, bytes).unwrap_or_else(|| {
+        } else {
+            let early = self.gathering.as_mut().and_then(|gathering| gathering.early.take(stream, bytes));
+            early.unwrap_or_else(|| {
                 cx.tcp(TcpRequest::Close { stream });
                 0
             })
-        } else {
-            0
         };
         self.stop_asking_when_heard();
         self.handle_timeout(cx);
