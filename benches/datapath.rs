@@ -295,10 +295,10 @@ fn drive(arguments: &[String]) -> Result<(), Failure> {
     println!(
         "ratios of rates, more is better: median (least - greatest); processor time in us a datagram: sender + receiver\n"
     );
-    let columns = ["", "bytes", "plain / s"].map(str::to_owned).into_iter();
+    let columns = ["bytes", "plain / s"].map(str::to_owned).into_iter();
     let ratios = [WAYS[0], WAYS[1]].into_iter().flat_map(|other| OWN.map(|way| format!("{way} : {other}")));
     let columns: Vec<_> = columns.chain(ratios).chain(WAYS.map(str::to_owned)).collect();
-    println!("| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len()));
+    println!("| | {} |\n|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
     for (language, command) in &languages {
         let server = Rendezvous::start("127.0.0.1");
         let mut ways = [

@@ -41,8 +41,10 @@ const LISTENER_SEED: [u8; 32] = [1; 32];
 const CONNECTOR_SEED: [u8; 32] = [2; 32];
 const SERVER_SEED: [u8; 32] = [3; 32];
 const SECRET: &str = "correct horse battery staple";
-/// The way between any two hosts.
+/// The way between a peer and the server.
 const DELAY: Duration = Duration::from_millis(10);
+/// The way between the peers: long, so that they trickle before they are connected.
+const DIRECT_DELAY: Duration = Duration::from_millis(50);
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -115,7 +117,9 @@ impl World {
 
     fn send(&mut self, source: SocketAddr, destination: SocketAddr, payload: Vec<u8>) {
         let datagram = Datagram { source, destination, payload };
-        self.under_way.insert((self.now + DELAY, self.count), datagram.clone());
+        let by_server = [source, destination].iter().any(|end| end.ip() == addr(SERVER).ip());
+        let delay = if by_server { DELAY } else { DIRECT_DELAY };
+        self.under_way.insert((self.now + delay, self.count), datagram.clone());
         self.count += 1;
         self.sent.push(datagram);
     }
