@@ -27,6 +27,12 @@ const MAX_UNANSWERED: u32 = 100;
 /// one that works in both directions.
 pub(super) const STALLED: Duration = Duration::from_millis(300);
 
+/// Checks further apart than this are no longer in haste.
+const HASTE: Duration = Duration::from_millis(100);
+
+/// Where a peer that was not heard is introduced again, a second check follows the first so soon: one may be lost.
+const SECOND_CHECK: Duration = Duration::from_millis(20);
+
 /// A check that was sent and not answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outstanding {
@@ -65,6 +71,8 @@ pub(super) struct Pair {
     /// Checks since the last one that was answered.
     unanswered: u32,
     settled: bool,
+    /// Since the last check.
+    is_introduced_again: bool,
     outstanding: VecDeque<Outstanding>,
 }
 
@@ -95,6 +103,7 @@ impl Pair {
             budget: u32::from(budget),
             unanswered: 0,
             settled: false,
+            is_introduced_again: false,
             outstanding: VecDeque::new(),
         }
     }
@@ -107,18 +116,20 @@ impl Pair {
         self.priority
     }
 
-    /// Lets more checks be sent: a server has seen the peer there. When it says so again, the peer still hears nothing:
-    /// that is worth one more of those that are spent, up to as many again.
+    /// Lets more checks be sent: a server has seen the peer there. When it says so again, the peer was told of us only now,
+    /// or still hears nothing, and the checks in haste are over: the next leaves at once, and where they are spent, that is
+    /// worth one more, up to as many again.
     pub(super) fn raise_budget(&mut self, now: Instant, budget: u8) {
-        let was_spent = !self.may_check();
         let budget = u32::from(budget);
         if self.budget < budget {
             self.budget = budget;
-        } else if was_spent && !self.heard && self.budget < 2 * budget {
+        } else if !self.may_check() && !self.heard && self.budget < 2 * budget {
             self.budget += 1;
         }
-        if was_spent && self.may_check() {
+        let is_slow = self.next_check.is_none_or(|due| self.last_sent.is_some_and(|sent| due > sent + HASTE));
+        if !self.heard && self.may_check() && is_slow {
             self.next_check = Some(now);
+            self.is_introduced_again = true;
         }
     }
 
@@ -171,6 +182,8 @@ impl Pair {
         self.unanswered = self.unanswered.saturating_add(1);
         let interval = if self.heard {
             proven_interval(config, self.checks)
+        } else if core::mem::take(&mut self.is_introduced_again) {
+            SECOND_CHECK
         } else {
             config.unproven.get(self.checks as usize - 1).copied().unwrap_or(config.maximum)
         };

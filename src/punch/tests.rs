@@ -53,17 +53,22 @@ fn sent(agent: &mut Agent) -> Vec<Transmit> {
 
 /// Everything that an agent sends when nobody answers, with its time in milliseconds.
 fn sent_into_silence(agent: &mut Agent) -> Vec<(u64, SocketAddr)> {
+    sent_between(agent, 0, u64::MAX)
+}
+
+/// The same from one time on until before another.
+fn sent_between(agent: &mut Agent, from: u64, until: u64) -> Vec<(u64, SocketAddr)> {
     let mut all = Vec::new();
-    let mut now = ms(0);
+    let mut now = ms(from);
     loop {
         agent.handle_timeout(now);
         all.extend(sent(agent).into_iter().map(|transmit| (millis(now), transmit.destination)));
         match agent.next_timeout() {
-            Some(next) => {
+            Some(next) if millis(next) < until => {
                 assert!(next > now, "it wants to be called again at once");
                 now = next;
             }
-            None => return all,
+            _ => return all,
         }
     }
 }
@@ -146,6 +151,18 @@ fn an_unanswered_check_is_repeated_as_configured_and_given_up() {
     let times: Vec<_> = sent_into_silence(&mut agent).into_iter().map(|(time, _)| time).collect();
     assert_eq!(times, [0, 5, 15, 35, 55, 75, 115, 195, 355, 675, 1315, 2315]);
     assert_eq!(agent.packets_sent(), 12);
+}
+
+#[test]
+fn a_peer_that_is_introduced_again_is_checked_at_once_where_checks_are_rare_by_then() {
+    let candidate = Candidate::new(CandidateKind::ServerReflexive, address(ADDRESSES[1]), OBSERVED);
+    let mut agent = alone(Role::Controlled, &[]);
+    let mut times = Vec::new();
+    for (introduced, until) in [(0, 120), (120, 400), (400, 2000), (2000, u64::MAX)] {
+        agent.add_remote(ms(introduced), candidate);
+        times.extend(sent_between(&mut agent, introduced, until).into_iter().map(|(time, _)| time));
+    }
+    assert_eq!(times, [0, 5, 15, 35, 55, 75, 115, 195, 355, 400, 420, 1420, 2000]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Networks that let no UDP through: listeners are registered, and peers introduced, over TCP.
 
 use crate::{
-    topology::{Pair, add_server, ips, link, path},
+    topology::{Pair, add_server, ips, is_introduced, link, path},
     world::{NodeId, World},
 };
 use holepunch::{
@@ -103,6 +103,25 @@ fn streams_are_found_whichever_side_has_no_udp() {
         assert_eq!(pair.world.tcp_of_machine(listener), (0, 0));
         assert_eq!(pair.world.wake(listener), None);
     }
+}
+
+/// A server that introduces along a connection has not seen where our datagrams come from, and without that the listener
+/// does not find us: it is asked over UDP again, though the last requests were lost, and not half a second later.
+#[test]
+fn who_is_introduced_over_tcp_asks_over_udp_again_at_once() {
+    let mut pair = pair(5, [false, true]);
+    let (server, listener, connector) = (pair.server, pair.listener, pair.connector);
+    pair.world.listen(listener, server, Some("bob"));
+    pair.world.run_until_registered(listener);
+    pair.world.connect(connector, server, "bob");
+    assert!(pair.world.run_until(PATIENCE, |world| world.node(connector).any(is_introduced)));
+    pair.world.net.set_firewall(pair.sites[1], None);
+    let introduced = pair.world.net.now();
+    assert!(pair.run_until_connected(PATIENCE));
+    // The first request met the firewall, the second leaves 100 ms later. Its challenge comes back after 40 ms, the listener
+    // hears of us after 40 more, and a check and its answer take 80; our next check may not be due at once.
+    let took = pair.world.net.now().since(introduced);
+    assert!(took < Duration::from_millis(100 + 40 + 40 + 80 + 40), "{took:?}");
 }
 
 #[test]

@@ -312,6 +312,9 @@ impl Lookup {
                 ask.answered = true;
                 if let State::Asking(transaction) = ask.state {
                     ask.state = State::Introduced(transaction);
+                    if from.via.is_tcp() {
+                        self.hurry_udp(now, server);
+                    }
                 }
                 let introducer = *self.introduced_by.get_or_insert(server);
                 for other in self.asks.iter_mut().filter(|other| other.server != introducer) {
@@ -353,6 +356,15 @@ impl Lookup {
                 Some(None)
             }
             Class::Request | Class::Indication => Some(None),
+        }
+    }
+
+    /// The listener has been told of us along a connection, which shows it nothing of where our datagrams come from.
+    fn hurry_udp(&mut self, now: Instant, server: usize) {
+        for ask in self.asks.iter_mut().filter(|ask| ask.server == server && !ask.via.is_tcp()) {
+            if let State::Asking(transaction) = &mut ask.state {
+                transaction.hurry(now, &self.config);
+            }
         }
     }
 

@@ -40,6 +40,12 @@ impl Transaction {
         Self { silent: self.silent, ..Self::new(now, config, random) }
     }
 
+    /// Is due at once, and as often as in the beginning: the answer has become urgent.
+    pub(crate) const fn hurry(&mut self, now: Instant, config: &Retransmission) {
+        self.next = now;
+        self.interval = config.initial;
+    }
+
     /// What is due now; a transmission that is due counts as sent.
     pub(crate) fn poll(&mut self, now: Instant, config: &Retransmission) -> Due {
         if now >= self.silent {

@@ -85,6 +85,16 @@ fn delays_are_those_of_the_links() {
 }
 
 #[test]
+fn a_host_has_the_addresses_it_was_given() {
+    let Some(mut model) = Model::or_skip("a_host_has_the_addresses_it_was_given", 1) else { return };
+    let near = model.nat_home("near", strict(), link()).unwrap();
+    let shown = Command::new("ip").args(["-n", near.host.namespace(), "-oneline", "address", "show", "eth0"]).output();
+    let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+    let addresses: Vec<_> = shown.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
+    assert_eq!(addresses, [format!("{}/32", near.host.address())], "{shown}");
+}
+
+#[test]
 fn jitter_and_loss_are_those_of_the_links() {
     let Some(mut model) = Model::or_skip("jitter_and_loss_are_those_of_the_links", 7) else { return };
     let server = model.server().unwrap();

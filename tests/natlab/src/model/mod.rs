@@ -239,9 +239,10 @@ impl Model {
     /// Makes the device of a host, and lets its packets go.
     fn connect(&self, host: HostId, namespace: &Namespace, device: &str, addresses: &[IpAddr]) -> io::Result<()> {
         let file = namespace.within(|| tun::create(device))??;
-        // No router solicitations and link-local addresses on a wire that carries only what hosts say to each other.
+        // No router solicitations and link-local addresses on a wire that carries only what hosts say to each other; in
+        // one request with `up` that would come after it, and too late.
         namespace.ip(&format!(
-            "link set {device} mtu 1500 txqueuelen 10000 addrgenmode none up\n{}",
+            "link set {device} addrgenmode none\nlink set {device} mtu 1500 txqueuelen 10000 up\n{}",
             on_link(addresses, device)
         ))?;
         self.carrier.attach(host, file);
