@@ -896,13 +896,28 @@ void holepunch_stream_free(struct holepunch_stream_t *stream);
  * Does not wait for the peer, only while the system's buffer is full; a datagram may be lost on its way. data stays
  * the caller's; NULL only with length 0. Never raises SIGPIPE.
  *
- * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT; HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE; HOLEPUNCH_ERROR_CLOSED, also after
- * holepunch_connection_end(); HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+ * Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, also where it would wait in a callback of the endpoint;
+ * HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE; HOLEPUNCH_ERROR_CLOSED, also after holepunch_connection_end();
+ * HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
  */
 int32_t holepunch_connection_send(struct holepunch_connection_t *connection,
                                   const uint8_t *data,
                                   size_t length,
                                   struct holepunch_error_t **error);
+
+/**
+ * As holepunch_connection_send(), but waits for at most timeout_ms while the system's buffer is full.
+ *
+ * Where it fails the datagram was not sent. cancel may be NULL.
+ *
+ * Errors: HOLEPUNCH_ERROR_TIMEOUT; HOLEPUNCH_ERROR_CANCELLED; those of holepunch_connection_send().
+ */
+int32_t holepunch_connection_send_within(struct holepunch_connection_t *connection,
+                                         const uint8_t *data,
+                                         size_t length,
+                                         int64_t timeout_ms,
+                                         struct holepunch_cancel_t *cancel,
+                                         struct holepunch_error_t **error);
 
 /**
  * Waits for one datagram and writes it to the buffer, its length, which may be 0, to *length.

@@ -135,7 +135,8 @@ impl BoundSocket {
 pub struct Transmit {
     /// The socket to send from.
     pub socket: SocketId,
-    /// The local address to send from, where it matters (an answer leaves from the address that the request came to); `None` leaves the choice to routing.
+    /// The local address to send from, where it matters (an answer leaves from the address that the request came to); `None` leaves the choice to routing,
+    /// as does an address that the host has no more.
     pub source: Option<IpAddr>,
     /// Where to.
     pub destination: SocketAddr,

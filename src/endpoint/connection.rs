@@ -10,8 +10,7 @@ use std::{
 
 use super::{Wait, in_time};
 use crate::{
-    Error, ErrorKind, Result,
-    config::MAX_DATAGRAM,
+    Result,
     io::{self, Engine, Link},
     peer::Path,
     wire::stun::SessionId,
@@ -51,21 +50,23 @@ impl Connection {
 
     /// Sends one datagram. Blocks only while the system's send buffer is full.
     ///
-    /// That it was sent does not mean that it arrives.
+    /// That it was sent does not mean that it arrives: where the system has no way to the peer for a while, it is lost like
+    /// any other.
     ///
     /// # Errors
     /// `MessageTooLarge` for more than 1,200 bytes, or more than the path carries; `Closed` after [`close`](Self::close), after [`end`](Self::end)
-    /// and when the peer has closed; `Lost` when it has answered nothing for 30 s; `Forked`, `Io`.
+    /// and when the peer has closed; `Lost` when it has answered nothing for 30 s; `InvalidArgument` where it would block in a
+    /// callback of the endpoint; `Forked`, `Io`.
     pub fn send(&self, bytes: &[u8]) -> Result<()> {
-        self.engine.check_process()?;
-        if bytes.len() > MAX_DATAGRAM {
-            let text = format!("{} bytes are too many for one datagram", bytes.len());
-            return Err(Error::new(ErrorKind::MessageTooLarge, text));
-        }
-        if self.link.send(bytes)? {
-            self.engine.with(|core| core.leave_alone(self.link.session))?;
-        }
-        Ok(())
+        self.send_within(bytes, Wait::forever())
+    }
+
+    /// As [`send`](Self::send), for as long as `wait` says.
+    ///
+    /// # Errors
+    /// The same; `Timeout` and `Cancelled` as `wait` says: then it was not sent.
+    pub fn send_within(&self, bytes: &[u8], wait: Wait) -> Result<()> {
+        io::send(&self.engine, &self.link, bytes, &wait)
     }
 
     /// Receives one datagram into `buffer`, and returns its length, which may be 0.
@@ -85,7 +86,7 @@ impl Connection {
         Path { remote: self.link.remote(), ..self.link.path }
     }
 
-    /// Our address, as the socket knows it; the IP is unspecified where the system does not tell.
+    /// Our address when the path was found; the IP is unspecified where the system does not tell.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.link.local()

@@ -48,7 +48,12 @@ pub(crate) fn is_loss(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the system would not send to this address at all: no route, or a rule against it.
+/// The same for send: also where our address is this host's no more, or a rule is against it.
+pub(super) fn is_loss_in_sending(error: &io::Error) -> bool {
+    is_loss(error) || is_unreachable(error)
+}
+
+/// Whether the system would not send to this address at all: no route, no address of ours, or a rule against it.
 pub(crate) fn is_unreachable(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -57,6 +62,7 @@ pub(crate) fn is_unreachable(error: &io::Error) -> bool {
                 | libc::EHOSTUNREACH
                 | libc::ENETDOWN
                 | libc::EADDRNOTAVAIL
+                | libc::EDESTADDRREQ
                 | libc::EACCES
                 | libc::EPERM
                 | libc::EINVAL

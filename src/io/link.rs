@@ -1,8 +1,11 @@
 //! The socket of one connection, and what the calls that use it share with the endpoint.
 //!
-//! The socket is bound to the address that the peer's packets come to and to the port of the socket that found the path
-//! (both have `SO_REUSEADDR`), and connected to the peer; the system then tells datagrams apart by both addresses. Sending
+//! The socket has the address that the peer's packets come to and the port of the socket that found the path
+//! (both have `SO_REUSEADDR`), and is connected to the peer; the system then tells datagrams apart by both addresses. Sending
 //! and receiving are one call each on it, without a lock.
+//!
+//! Where the system chooses that address by itself the socket is not bound to it, so that it can take another when this host
+//! has that one no more ([`Link::take_new_address`]): the peer follows, where packets from there get through.
 //!
 //! Three things can be in its receive queue that are not data of this connection: checks of the peer; datagrams of
 //! others that arrived between bind and connect; and one empty datagram from its own address, the *marker*. Data that
@@ -19,7 +22,7 @@ use std::{
     collections::VecDeque,
     fmt, io,
     mem::{self, ManuallyDrop, MaybeUninit},
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, RawFd},
         unix::net::UnixStream,
@@ -33,7 +36,7 @@ use std::{
 use socket2::Socket;
 
 use super::{
-    fault::{interrupted, is_loss},
+    fault::{is_loss_in_sending, would_block},
     udp::new_socket,
 };
 use crate::{
@@ -93,6 +96,8 @@ pub(crate) struct Link {
     /// The path as it was found.
     pub(crate) path: Path,
     has_moved: AtomicBool,
+    /// Whether our address is the system's choice.
+    is_chosen: bool,
     flags: AtomicU8,
     /// Who receives, in [`reading`]'s bits.
     readers: AtomicU64,
@@ -116,6 +121,17 @@ struct Rare {
     moved: Option<SocketAddr>,
     /// What is received before anything that the socket holds.
     queue: VecDeque<Vec<u8>>,
+}
+
+/// What became of a datagram of the program's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The system has it.
+    Gone,
+    /// The same; and the endpoint should leave the socket alone for a while.
+    Busy,
+    /// There is no room for it.
+    Full,
 }
 
 /// What was taken from the socket.
@@ -143,10 +159,14 @@ impl Link {
     ) -> io::Result<Self> {
         let ip = if path.local.ip().is_unspecified() { parent.ip() } else { path.local.ip() };
         let address = SocketAddr::new(ip, parent.port());
+        // Elsewhere than on Linux it is not certain that of two sockets that are bound alike the newer one gets what comes.
+        let is_chosen = cfg!(target_os = "linux")
+            && parent.ip().is_unspecified()
+            && chosen_source(path.remote).is_ok_and(|chosen| chosen == ip);
         let socket = new_socket(address)?;
         socket.set_reuse_address(true)?;
         super::peek::prepare(&socket)?;
-        socket.bind(&address.into())?;
+        socket.bind(&if is_chosen { parent } else { address }.into())?;
         if collect() && !ip.is_unspecified() {
             // Best effort: without the marker, poll tells of the data when more comes.
             let _ = socket.send_to_with_flags(&[], &address.into(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
@@ -157,6 +177,7 @@ impl Link {
             session,
             path: Path { local: address, ..path },
             has_moved: AtomicBool::new(false),
+            is_chosen,
             flags: AtomicU8::new(0),
             readers: AtomicU64::new(0),
             sends: AtomicU32::new(0),
@@ -168,7 +189,7 @@ impl Link {
         })
     }
 
-    /// Our address; the IP is unspecified where it is not known.
+    /// Our address as it was at first; the IP is unspecified where it is not known.
     pub(crate) fn local(&self) -> SocketAddr {
         self.path.local
     }
@@ -189,23 +210,34 @@ impl Link {
         self.socket.connect(&remote.into())
     }
 
-    /// Sends one datagram of the program. Says whether the endpoint should leave the socket alone for a while.
-    pub(crate) fn send(&self, bytes: &[u8]) -> Result<bool> {
+    /// Takes the address that the system would send from now, where the socket's is this host's no more; whether there
+    /// is one.
+    pub(super) fn take_new_address(&self) -> bool {
+        let own = self.socket.local_addr().ok().and_then(|own| own.as_socket()).map(|own| own.ip());
+        // A socket that is connected to nobody would take what comes for others: first it is seen whether this can succeed.
+        self.is_chosen
+            && chosen_source(self.remote()).is_ok_and(|chosen| Some(chosen) != own)
+            && disconnect(&self.socket).and_then(|()| self.socket.connect(&self.remote().into())).is_ok()
+    }
+
+    /// Sends one datagram of the program, without blocking.
+    pub(super) fn send(&self, bytes: &[u8]) -> Result<Sent> {
         let sends = self.sends.load(Ordering::Relaxed).wrapping_add(1);
         self.sends.store(sends, Ordering::Relaxed);
         // What was said about an earlier datagram takes the place of this one's sending: the second try sends it.
         for _ in 0..2 {
             self.check_sending()?;
-            match self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
-                Ok(_) => break,
-                Err(error) if is_loss(&error) || interrupted(&error) => {}
+            match self.transmit(bytes) {
+                Ok(()) => break,
+                Err(error) if would_block(&error) => return Ok(Sent::Full),
+                Err(error) if is_loss_in_sending(&error) => {}
                 Err(error) => {
                     self.check_sending()?;
                     return Err(self.send_error(bytes.len(), &error));
                 }
             }
         }
-        Ok(sends.is_multiple_of(BUSY) && self.watched.load(Ordering::Relaxed))
+        Ok(if sends.is_multiple_of(BUSY) && self.watched.load(Ordering::Relaxed) { Sent::Busy } else { Sent::Gone })
     }
 
     fn check_sending(&self) -> Result<()> {
@@ -213,7 +245,7 @@ impl Link {
         if flags & flag::NO_SENDING == 0 { Ok(()) } else { Err(self.why_over(flags)) }
     }
 
-    /// Sends a datagram of the endpoint, without blocking.
+    /// Sends a datagram, without blocking.
     pub(super) fn transmit(&self, bytes: &[u8]) -> io::Result<()> {
         self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT).map(|_| ())
     }
@@ -518,6 +550,25 @@ pub(super) struct KeepingOut<'a>(&'a Link);
 impl Drop for KeepingOut<'_> {
     fn drop(&mut self) {
         self.0.readers.fetch_and(!reading::KEPT_OUT, Ordering::Release);
+    }
+}
+
+/// The address that the system sends from, unless told otherwise.
+fn chosen_source(remote: SocketAddr) -> io::Result<IpAddr> {
+    let socket = new_socket(remote)?;
+    socket.connect(&remote.into())?;
+    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(local.ip())
+}
+
+/// Connects a socket to nobody: what it was not bound to it forgets.
+fn disconnect(socket: &Socket) -> io::Result<()> {
+    // SAFETY: an address is numbers only, which may be zero; `AF_UNSPEC` is.
+    let nobody: libc::sockaddr = unsafe { mem::zeroed() };
+    // SAFETY: the address is live and as long as told; the descriptor is open.
+    match unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, size_of_val(&nobody) as libc::socklen_t) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -32,6 +32,7 @@ mod random;
 mod ready;
 mod receive;
 mod resolve;
+mod send;
 mod shared;
 mod spawn;
 mod stream;
@@ -51,6 +52,7 @@ pub(crate) use engine::Engine;
 pub(crate) use link::Link;
 pub(crate) use receive::receive;
 pub(crate) use resolve::{Families, ServerName, addresses, resolve};
+pub(crate) use send::send;
 pub(crate) use shared::Callbacks;
 pub(crate) use stream::StreamLink;
 pub(crate) mod streaming {

@@ -104,7 +104,12 @@ impl Core {
         let watched = session.and_then(|session| self.links.get(&session));
         let link = watched.filter(|watched| watched.link.remote() == *destination);
         let sent = match (link, self.sockets.get(socket)) {
-            (Some(watched), _) => watched.link.transmit(payload),
+            (Some(watched), _) => match watched.link.transmit(payload) {
+                Err(error) if is_unreachable(&error) && watched.link.take_new_address() => {
+                    watched.link.transmit(payload)
+                }
+                sent => sent,
+            },
             (None, Some(bound)) => bound.send(*source, *destination, payload),
             (None, None) => return,
         };

@@ -7,9 +7,9 @@ use holepunch::{ConnectOptions, Connection, ErrorKind, Listener, Wait, config::P
 use crate::rendezvous::{LONG, Rendezvous, receive};
 
 /// Consent so short that a test can see it expire.
-const EXPIRY: Duration = Duration::from_millis(1500);
+pub(crate) const EXPIRY: Duration = Duration::from_millis(1500);
 
-fn short_lived() -> PeerConfig {
+pub(crate) fn short_lived() -> PeerConfig {
     let mut config = PeerConfig::default();
     config.consent.interval = Duration::from_millis(150);
     config.consent.expiry = EXPIRY;

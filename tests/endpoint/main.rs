@@ -3,6 +3,7 @@
 mod agent;
 mod bare;
 mod blocked;
+mod full;
 mod greeter;
 mod legacy;
 mod lifetime;

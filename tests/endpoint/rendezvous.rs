@@ -1,7 +1,7 @@
 //! A rendezvous server in a thread, and the endpoints that use it.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,9 +29,14 @@ pub(crate) struct Rendezvous {
 
 impl Rendezvous {
     pub(crate) fn start() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// At this address of the host's.
+    pub(crate) fn at(ip: IpAddr) -> Self {
         // One port for both: where the other protocol's is taken, another one is tried.
         let (listener, socket) = loop {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let listener = TcpListener::bind((ip, 0)).unwrap();
             if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
                 break (listener, socket);
             }

@@ -232,6 +232,16 @@ fn table() -> String {
         " until both know",
     );
     add(
+        "the listener's machine gets another address; the connector's NAT lets in what comes",
+        of_connection([strict(), open], |pair| other_address(pair, false)),
+        "",
+    );
+    add(
+        "the listener's machine gets another address; the connector's NAT filters by address and port",
+        of_end([strict(), strict()], |pair| other_address(pair, false)),
+        " until both know",
+    );
+    add(
         "a NAT that preserves ports restarts, at both",
         of_connection([preserving, preserving], |pair| {
             for site in pair.sites {
@@ -318,7 +328,16 @@ fn table() -> String {
         of_registration(strict(), |pair| pair.world.net.set_public(pair.sites[0], ips(&["203.0.113.7"]))),
         "",
     );
-    add("it gets another address, and is told", of_registration(strict(), other_address), "");
+    add(
+        "its machine gets another address, and it is told",
+        of_registration(strict(), |pair| other_address(pair, true)),
+        "",
+    );
+    add(
+        "its machine gets another address, and it is not told",
+        of_registration(strict(), |pair| other_address(pair, false)),
+        "",
+    );
     add(
         "its process is stopped for 10 hours",
         of_registration(strict(), |pair| suspend(pair, pair.listener, MINUTE * 600)),
@@ -371,14 +390,16 @@ fn table() -> String {
     rows
 }
 
-/// The listener's host gets another address in its LAN.
-fn other_address(pair: &mut Pair) {
+/// The listener's host gets another address in its LAN, which it may be told.
+fn other_address(pair: &mut Pair, is_told: bool) {
     let host = pair.world.host(pair.listener);
     pair.world.net.remove_address(host, ips(&["10.0.1.2"])[0]);
     pair.world.net.add_address(host, ips(&["10.0.1.77"])[0]);
-    pair.world.with_peer(pair.listener, |peer, now| {
-        peer.handle_input(now, Input::Interfaces(&ips(&["10.0.1.77"])));
-    });
+    if is_told {
+        pair.world.with_peer(pair.listener, |peer, now| {
+            peer.handle_input(now, Input::Interfaces(&ips(&["10.0.1.77"])));
+        });
+    }
 }
 
 /// Two hosts with both families; the interfaces of the one that they are connected by lose everything.

@@ -344,9 +344,12 @@ impl World {
             return;
         }
         let host = self.nodes[node].host;
-        let routed = || self.net.addresses(host).into_iter().find(|ip| ip.is_ipv6() == destination.is_ipv6());
+        let addresses = self.net.addresses(host);
         let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
-        let Some(ip) = bound.or(source).or_else(routed) else { return };
+        // From an address that the host has no more nothing is sent; a socket that is not bound to it takes another.
+        let wanted = bound.or(source.filter(|ip| addresses.contains(ip)));
+        let routed = addresses.iter().copied().find(|ip| ip.is_ipv6() == destination.is_ipv6());
+        let Some(ip) = wanted.or(routed).filter(|ip| addresses.contains(ip)) else { return };
         let datagram = Datagram { source: SocketAddr::new(ip, local.port()), destination, ttl: TTL, payload };
         if self.on_send.as_mut().is_none_or(|on_send| on_send(&datagram)) {
             self.net.send(host, datagram);

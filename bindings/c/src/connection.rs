@@ -88,8 +88,9 @@ pub struct holepunch_path_t {
 /// Does not wait for the peer, only while the system's buffer is full; a datagram may be lost on its way. data stays
 /// the caller's; NULL only with length 0. Never raises SIGPIPE.
 ///
-/// Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT; HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE; HOLEPUNCH_ERROR_CLOSED, also after
-/// holepunch_connection_end(); HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
+/// Errors: HOLEPUNCH_ERROR_INVALID_ARGUMENT, also where it would wait in a callback of the endpoint;
+/// HOLEPUNCH_ERROR_MESSAGE_TOO_LARGE; HOLEPUNCH_ERROR_CLOSED, also after holepunch_connection_end();
+/// HOLEPUNCH_ERROR_LOST; HOLEPUNCH_ERROR_FORKED; HOLEPUNCH_ERROR_IO.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn holepunch_connection_send(
     connection: *mut holepunch_connection_t,
@@ -100,17 +101,50 @@ pub unsafe extern "C" fn holepunch_connection_send(
     // SAFETY: every pointer is NULL or what the header asks for.
     unsafe {
         guard::call(connection, error, |connection| {
-            let bytes = match (data.is_null(), length) {
-                (true, 0) => &[],
-                (true, _) => return Err(guard::null("data")),
-                (false, _) if length > HOLEPUNCH_MAX_DATAGRAM => {
-                    let message = format!("{length} bytes are more than one datagram carries");
-                    return Err(Error::new(ErrorKind::MessageTooLarge, message));
-                }
-                (false, _) => slice::from_raw_parts(data, length),
-            };
+            let bytes = datagram(data, length)?;
             connection.inner.get()?.send(bytes)
         })
+    }
+}
+
+/// As holepunch_connection_send(), but waits for at most timeout_ms while the system's buffer is full.
+///
+/// Where it fails the datagram was not sent. cancel may be NULL.
+///
+/// Errors: HOLEPUNCH_ERROR_TIMEOUT; HOLEPUNCH_ERROR_CANCELLED; those of holepunch_connection_send().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn holepunch_connection_send_within(
+    connection: *mut holepunch_connection_t,
+    data: *const u8,
+    length: usize,
+    timeout_ms: i64,
+    cancel: *mut holepunch_cancel_t,
+    error: *mut *mut holepunch_error_t,
+) -> i32 {
+    // SAFETY: every pointer is NULL or what the header asks for.
+    unsafe {
+        guard::call(connection, error, |connection| {
+            let bytes = datagram(data, length)?;
+            let wait = deadline::wait(timeout_ms, cancel)?;
+            connection.inner.get()?.send_within(bytes, wait)
+        })
+    }
+}
+
+/// The bytes that are to be sent.
+///
+/// # Safety
+/// There are as many as `length` says, or `data` is NULL.
+unsafe fn datagram<'a>(data: *const u8, length: usize) -> Result<&'a [u8]> {
+    match (data.is_null(), length) {
+        (true, 0) => Ok(&[]),
+        (true, _) => Err(guard::null("data")),
+        (false, _) if length > HOLEPUNCH_MAX_DATAGRAM => {
+            let message = format!("{length} bytes are more than one datagram carries");
+            Err(Error::new(ErrorKind::MessageTooLarge, message))
+        }
+        // SAFETY: the caller's promise is the one asked for.
+        (false, _) => Ok(unsafe { slice::from_raw_parts(data, length) }),
     }
 }
 

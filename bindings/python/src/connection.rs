@@ -59,12 +59,24 @@ impl Connection {
 
 #[pymethods]
 impl Connection {
-    /// Sends one datagram: any bytes-like object of at most 1,200 bytes.
-    fn send(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> Result<()> {
+    /// Sends one datagram: any bytes-like object of at most 1,200 bytes. Waits only while the system has no room for it.
+    ///
+    /// `timeout` is in seconds: 0 polls, None waits for ever. After an exception it was not sent.
+    #[pyo3(signature = (data, *, timeout=None, cancel=None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        data: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
+        let timeout = timeout.try_into()?;
         let connection = self.get()?;
         let data = Bytes::new(data)?;
         let data = data.as_slice();
-        Ok(py.detach(move || connection.send(data))?)
+        let sent = wait::repeat(py, timeout, cancel, |wait| connection.send_within(data, wait));
+        py.detach(move || drop(connection));
+        sent
     }
 
     /// Waits for a datagram and returns it.

@@ -115,9 +115,9 @@ class Connection(_Common):
         super().__init__(endpoint, native)
         self._native = native
 
-    async def send(self, data: BytesLike) -> None:
-        """Sends one datagram: any bytes-like object of at most 1,200 bytes."""
-        await self._writing.retry(lambda: self._native.send(data), None)
+    async def send(self, data: BytesLike, *, timeout: Optional[float] = None) -> None:
+        """Sends one datagram: any bytes-like object of at most 1,200 bytes. Waits only while the system has no room for it."""
+        await self._writing.retry(lambda: self._native.send(data, timeout=0), timeout)
 
     async def recv(self, max: int = 65535, *, timeout: Optional[float] = None) -> bytes:
         """Waits for a datagram and returns it; after the peer's end comes `ClosedError`, after 30 silent seconds `LostError`."""

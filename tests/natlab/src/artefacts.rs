@@ -96,7 +96,20 @@ impl Artefacts {
     ///
     /// Why it cannot be run here: no compiler, no interpreter, no package.
     pub fn example(&self, language: Language, example: Example) -> Result<Command, String> {
-        let name = example.name();
+        self.program(language, "examples/python", example.name())
+    }
+
+    /// A test program of `programs`: `streams` (`listen NAME` or `connect NAME`; there is none in Rust, the command does it),
+    /// or `sends_only` (`NAME SECONDS`).
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be run here.
+    pub fn test_program(&self, language: Language, name: &str) -> Result<Command, String> {
+        self.program(language, "tests/natlab/programs", name)
+    }
+
+    fn program(&self, language: Language, scripts: &str, name: &str) -> Result<Command, String> {
         match language {
             Language::Rust => {
                 static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
@@ -106,24 +119,7 @@ impl Artefacts {
             Language::C => Ok(clean(Command::new(self.c.get_or_init(build_c).clone()?.join(name)))),
             Language::Python => {
                 let mut command = clean(Command::new(self.python()?));
-                command.arg(root().join("examples/python").join(format!("{name}.py")));
-                Ok(command)
-            }
-        }
-    }
-
-    /// The test program that sends a stream, `programs/streams`: `listen NAME`, or `connect NAME`.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot be run here.
-    pub fn streams(&self, language: Language) -> Result<Command, String> {
-        match language {
-            Language::Rust => Err("there is none in Rust: the command does it".into()),
-            Language::C => Ok(clean(Command::new(self.c.get_or_init(build_c).clone()?.join("streams")))),
-            Language::Python => {
-                let mut command = clean(Command::new(self.python()?));
-                command.arg(root().join("tests/natlab/programs/streams.py"));
+                command.arg(root().join(scripts).join(format!("{name}.py")));
                 Ok(command)
             }
         }
@@ -170,7 +166,8 @@ fn build_c() -> Result<PathBuf, String> {
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
     let examples = [Example::Listener, Example::Connector].map(|example| sources.join(example.name()));
-    for source in examples.into_iter().chain([root().join("tests/natlab/programs/streams")]) {
+    let programs = ["streams", "sends_only"].map(|name| root().join("tests/natlab/programs").join(name));
+    for source in examples.into_iter().chain(programs) {
         let mut command = Command::new(&compiler);
         command.arg("-I").arg(root().join("include")).arg(source.with_extension("c"));
         command.arg("-o").arg(folder.join(source.file_name().unwrap_or_default()));

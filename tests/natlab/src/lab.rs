@@ -8,7 +8,7 @@
 //! ```
 
 use crate::{
-    namespace::Namespace,
+    namespace::{Namespace, run},
     program::Program,
     reaper::{PREFIX, Reaper, remove_leftovers},
     router::Router,
@@ -108,6 +108,16 @@ impl Host {
         self.namespace.nft(&format!("table inet local {{\nchain output {{\n{hook}\nmeta l4proto udp drop\n}}\n}}\n"))
     }
 
+    /// Lets no more than so much out, as tc(8) writes it (`8mbit`); what waits stays in its sender's buffer.
+    ///
+    /// # Errors
+    ///
+    /// Also where the system has no such queue.
+    pub fn slow_down(&self, rate: &str) -> io::Result<()> {
+        let queue = ["qdisc", "replace", "dev", "eth0", "root", "tbf", "burst", "3000", "limit", "64mb", "rate", rate];
+        run(Command::new("tc").args(["-n", self.namespace()]).args(queue), "")
+    }
+
     /// Starts a program inside; it is killed when the guard is dropped.
     pub fn spawn(&self, mut command: Command) -> io::Result<Program> {
         self.namespace.confine(&mut command);
@@ -145,6 +155,18 @@ impl Site {
     pub fn forward_udp(&self, port: u16, to: &Host) -> io::Result<()> {
         let to = to.address();
         self.router.nft(&format!("add rule ip nat prerouting iifname \"wan\" udp dport {port} dnat to {to}\n"))
+    }
+
+    /// Gives a host inside another IPv4 address. For a moment it has none, and no way out.
+    pub fn readdress(&self, host: &mut Host, number: u8) -> io::Result<()> {
+        let (own, bits) = self.inside_v4(number);
+        let (gateway, _) = self.inside_v4(1);
+        let old = host.address();
+        host.namespace.ip(&format!(
+            "address del {old}/{bits} dev eth0\naddress add {own}/{bits} dev eth0\nroute add default via {gateway}\n"
+        ))?;
+        host.addresses[0] = own.into();
+        Ok(())
     }
 
     /// Lets no UDP through any more, in either direction.

@@ -101,7 +101,7 @@ fn enter(fd: RawFd) -> io::Result<()> {
 }
 
 /// Runs a tool to its end with `input` on its standard input; its complaint is the error.
-fn run(command: &mut Command, input: &str) -> io::Result<()> {
+pub(crate) fn run(command: &mut Command, input: &str) -> io::Result<()> {
     use std::{io::Write as _, process::Stdio};
 
     let tool = command.get_program().to_string_lossy().into_owned();

@@ -62,7 +62,7 @@ fn datagrams(test: &str, languages: [Language; 2], borders: [Border; 2]) {
 
 fn streams(test: &str, languages: [Language; 2], borders: [Border; 2]) {
     let program = |language, role: &str| {
-        let program = Artefacts::get().streams(language).map_err(|why| skip(test, &why)).ok();
+        let program = Artefacts::get().test_program(language, "streams").map_err(|why| skip(test, &why)).ok();
         program.map(|mut program: Command| {
             program.args([role, "bob"]);
             program

@@ -66,6 +66,7 @@ static void null_handles(void) {
     INVALID(holepunch_connection_into_socket(NULL, &fd, error));
     INVALID(holepunch_stream_close(NULL, error));
     INVALID(holepunch_connection_send(NULL, &byte, 1, error));
+    INVALID(holepunch_connection_send_within(NULL, &byte, 1, 0, NULL, error));
     INVALID(holepunch_connection_recv(NULL, &byte, 1, &length, 0, NULL, error));
     INVALID(holepunch_connection_end(NULL, 0, NULL, error));
     INVALID(holepunch_connection_path(NULL, &path, error));
