@@ -60,6 +60,10 @@ impl TcpHeader {
     pub(crate) const fn refusal(&self) -> Self {
         Self { rst: true, ack: true, acknowledgement: self.sequence.wrapping_add(1), ..NO_FLAGS }
     }
+
+    pub(crate) const fn is_refusal(&self) -> bool {
+        self.rst && self.ack && self.sequence == 0
+    }
 }
 
 const NO_FLAGS: TcpHeader =
