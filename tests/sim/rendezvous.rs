@@ -1,7 +1,7 @@
 //! Being found: registration, lookup and introduction, when things go wrong.
 
 use crate::{
-    topology::{Pair, add_server, ips, is_introduced, link, path},
+    topology::{DELAY, Pair, add_server, ips, is_introduced, link, path},
     world::{NodeId, World, any},
 };
 use holepunch::{
@@ -11,7 +11,7 @@ use holepunch::{
     rendezvous::{ServerAddress, keys::Secret},
     wire::stun::{Builder, Class, Message, Method, TransactionId},
 };
-use netsim::{HostSpec, Link, Time};
+use netsim::{HostSpec, Link, Time, oracle::NatKind};
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -255,6 +255,24 @@ fn one_dead_server_delays_and_does_not_abort() {
     assert_eq!(world.net.now().since(start).as_millis(), 300 + 80 + 80);
     world.run_for(Duration::from_secs(10));
     assert!(!world.node(peers[0]).any(|event| matches!(event, PeerEvent::ListenFailed { .. })));
+}
+
+#[test]
+fn whoever_waits_for_a_listener_learns_of_it_when_it_learns_of_him() {
+    // The CONNECT that finds it may be a repetition of one that did not.
+    for begins in (0..1500).step_by(50) {
+        let mut pair = Pair::new(begins, NatKind::all()[0], NatKind::all()[0]);
+        let (listener, connector) = (pair.listener, pair.connector);
+        pair.world.net.set_link(pair.sites[1], Link::delay_ms(150));
+        pair.world.connect(connector, pair.server, "bob");
+        pair.world.run_for(Duration::from_millis(begins));
+        pair.world.listen(listener, pair.server, Some("bob"));
+        let introduced = |world: &World, node| world.node(node).time_of(is_introduced);
+        let both = |world: &World| introduced(world, listener).and(introduced(world, connector)).is_some();
+        assert!(pair.world.run_until(PATIENCE, both));
+        let [theirs, ours] = [listener, connector].map(|node| introduced(&pair.world, node).unwrap());
+        assert_eq!(ours.since(theirs), Duration::from_millis(150) - DELAY, "began after {begins} ms");
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! Each ask is a CONNECT that is answered with a cookie, repeated with it, and answered with the listener's key and
 //! addresses. A server that does not know the listener is asked again, less and less often, while the caller waits.
 //! So is one that is at a limit: its, or our network's, which many connects at once have reached.
-//! After an introduction the other servers are left alone; the families of the one that made it go on, since each
-//! shows the listener one more of our addresses; and the CONNECT is repeated until the listener was heard, since the
+//! After an introduction the other servers are left alone; the families of the one that made it go on, and at once, since
+//! each shows the listener one more of our addresses; and the CONNECT is repeated until the listener was heard, since the
 //! server does not repeat an introduction that was lost on its way.
 //!
 //! A server that says nothing over UDP is to be called over TCP, and asked along that connection too, as long as it was
@@ -94,6 +94,8 @@ struct Ask {
     /// Sends that the system refused since the server was heard.
     refused_sends: u8,
     state: State,
+    /// The request before, which was answered "not found": a repetition of it may have found the listener since.
+    before: Option<TransactionId>,
     /// How long to rest after the next "not found", or "too much".
     backoff: Duration,
 }
@@ -122,6 +124,7 @@ impl Ask {
             is_patient: false,
             refused_sends: 0,
             state: State::Waiting(start),
+            before: None,
             backoff: config.initial,
         }
     }
@@ -291,9 +294,9 @@ impl Lookup {
         let id = message.transaction_id();
         let config = self.config;
         let ask = self.asks.iter_mut().find(|ask| {
-            ask.via == from.via
-                && ask.address == from.remote
-                && matches!(ask.state, State::Asking(known) | State::Introduced(known) if known.id == id)
+            let is_now = matches!(ask.state, State::Asking(known) | State::Introduced(known) if known.id == id);
+            let is_late = ask.before == Some(id) && message.class() == Class::Success;
+            ask.via == from.via && ask.address == from.remote && (is_now || is_late)
         })?;
         ask.refused_sends = 0;
         ask.heard = true;
@@ -310,15 +313,23 @@ impl Lookup {
                 // A success that introduces nobody is no answer.
                 let public_key = message.public_key()?;
                 ask.answered = true;
-                if let State::Asking(transaction) = ask.state {
-                    ask.state = State::Introduced(transaction);
-                    if from.via.is_tcp() {
-                        self.hurry_udp(now, server);
-                    }
+                let is_first = !matches!(ask.state, State::Introduced(_));
+                match ask.state {
+                    State::Asking(transaction) => ask.state = State::Introduced(transaction),
+                    State::Waiting(_) => ask.state = State::Introduced(Transaction::new(now, &config, random)),
+                    State::Introduced(_) | State::Done => {}
+                }
+                if is_first && from.via.is_tcp() {
+                    self.hurry_udp(now, server);
                 }
                 let introducer = *self.introduced_by.get_or_insert(server);
-                for other in self.asks.iter_mut().filter(|other| other.server != introducer) {
-                    other.state = State::Done;
+                for other in &mut self.asks {
+                    match &mut other.state {
+                        state if other.server != introducer => *state = State::Done,
+                        // The listener is there by now.
+                        State::Waiting(start) => *start = now.min(*start),
+                        State::Asking(_) | State::Introduced(_) | State::Done => {}
+                    }
                 }
                 Some(Some(Found::Peer(LookupResult {
                     public_key,
@@ -337,6 +348,7 @@ impl Lookup {
                     }
                     (codes::NOT_FOUND | codes::INSUFFICIENT_CAPACITY, _) if now + ask.backoff <= self.wait_until => {
                         ask.answered = true;
+                        ask.before = Some(id);
                         ask.state = State::Waiting(now + ask.backoff);
                         ask.backoff = (ask.backoff * 2).min(self.max_backoff);
                         self.start_next_server(now, server);
