@@ -100,7 +100,7 @@ impl Negotiation {
     fn believe(&mut self, now: Instant, host: core::net::IpAddr) {
         match self {
             Self::Datagrams(agent) => agent.believe(now, host),
-            Self::Stream(agent) => agent.believe(host),
+            Self::Stream(agent) => agent.believe(now, host),
         }
     }
 
