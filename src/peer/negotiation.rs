@@ -127,6 +127,14 @@ impl Negotiation {
         }
     }
 
+    /// Whether the peer may send elsewhere than along the pair that was selected.
+    pub(super) const fn has_renominated(&self) -> bool {
+        match self {
+            Self::Datagrams { agent, .. } => agent.has_renominated(),
+            Self::Stream(_) => false,
+        }
+    }
+
     /// Whether anything authenticated came from the peer.
     pub(super) fn heard_peer(&self) -> bool {
         match self {

@@ -744,9 +744,13 @@ impl Session {
         wake
     }
 
-    /// A connector's sockets other than that of the path; a listener's are not its session's to give up.
+    /// A connector's sockets other than that of the path; a listener's are not its session's to give up. Where the choice
+    /// was made again the peer may send to the socket of the one before.
     pub(super) fn release_unused_sockets(&mut self) -> Vec<SocketId> {
         let Some(pair) = self.path() else { return Vec::new() };
+        if self.introduction.as_ref().is_some_and(|introduction| introduction.negotiation.has_renominated()) {
+            return Vec::new();
+        }
         let (used, unused) = core::mem::take(&mut self.sockets).into_iter().partition(|socket| *socket == pair.socket);
         self.sockets = used;
         unused

@@ -96,6 +96,8 @@ pub struct Agent {
     paced_until: Instant,
     /// `None` once a pair is selected.
     search: Option<Box<Search>>,
+    /// The choice was made again.
+    renominated: bool,
     pub(super) consent: Option<ConsentClock>,
     /// Consent has expired: nothing is asked any more, whatever comes.
     expired: bool,
@@ -161,6 +163,7 @@ impl Agent {
             pairs: Vec::new(),
             paced_until: Instant::default(),
             search: Some(Box::default()),
+            renominated: false,
             consent: None,
             expired: false,
             heard: Vec::new(),
@@ -439,6 +442,11 @@ impl Agent {
         self.search.is_none()
     }
 
+    /// Whether the peer may have taken an earlier choice of ours than the last, and stay with it.
+    pub(crate) const fn has_renominated(&self) -> bool {
+        self.renominated
+    }
+
     fn note_heard(&mut self, at: Arrival) {
         let from = (at.socket, at.remote);
         if self.heard.len() < MAX_HEARD && !self.heard.contains(&from) {
@@ -677,6 +685,7 @@ impl Agent {
         let stalled = self.pairs.iter().position(|pair| pair.nominated && pair.is_stalled(now));
         let valid = self.pairs.iter().position(|pair| pair.valid && !pair.nominated);
         if let (Some(stalled), Some(valid)) = (stalled, valid) {
+            self.renominated = true;
             self.pairs[stalled].nominated = false;
             self.pairs[valid].nominated = true;
             self.pairs[valid].next_check = Some(now);
