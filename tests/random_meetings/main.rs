@@ -7,7 +7,8 @@
 //! sides; in time; and nothing is left afterwards.
 //!
 //! `HOLEPUNCH_MEETINGS=FIRST..END cargo test --release --test random_meetings` tries other seeds than the few that are
-//! always tried; a failure names its seed, and when that is tried alone it shows what crossed the network.
+//! always tried, on every processor; a failure names its seed, and when that is tried alone it shows what crossed the
+//! network.
 
 #[path = "../sim/world.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
@@ -18,16 +19,20 @@ mod scenario;
 use holepunch::{
     ErrorKind,
     config::{PeerConfig, ServerConfig},
-    peer::{ConnectRequest, PeerEvent, Transport},
+    peer::{ConnectRequest, Path, PeerEvent, Transport},
     wire::stun::SessionId,
 };
 use netsim::{HostSpec, Link, SiteId, SiteSpec, Time};
 use scenario::{Expected, Layout, Scenario};
-use std::{net::IpAddr, ops::Range, time::Duration};
+use std::{net::IpAddr, num::NonZero, ops::Range, time::Duration};
 use world::{NodeId, World};
 
 /// The seeds that are always tried.
 const SEEDS: Range<u64> = 0..400;
+/// Those that once failed, of the first million.
+const ONCE_FAILED: [u64; 11] = [224660, 230317, 230350, 239950, 256927, 512482, 559896, 598848, 601077, 647946, 740948];
+/// Faults that are told at most.
+const MOST_FAULTS: usize = 20;
 /// Lossy meetings that may come to nothing by bad luck: all requests to a server lost, or all checks.
 const UNLUCKY: u64 = 500;
 
@@ -59,19 +64,15 @@ fn meetings_end_as_the_oracle_says() {
         first.parse().expect("a number")..end.parse().expect("a number")
     });
     let (mut outcomes, mut faults) = (Vec::new(), Vec::new());
-    for seed in seeds.clone() {
-        match std::panic::catch_unwind(|| Meeting::new(Scenario::draw(seed)).run(seeds.end - seeds.start == 1)) {
-            Ok(Ok(outcome)) => {
+    for (seed, result) in hold_all(&seeds.clone().collect::<Vec<_>>()) {
+        match result {
+            Ok(outcome) => {
                 if outcome == Outcome::Unlucky {
                     println!("seed {seed}: unlucky");
                 }
                 outcomes.push(outcome);
             }
-            Ok(Err(fault)) => faults.push(format!("seed {seed}: {fault}\n{:#?}", Scenario::draw(seed))),
-            Err(_) => faults.push(format!("seed {seed}: a panic\n{:#?}", Scenario::draw(seed))),
-        }
-        if faults.len() >= 20 {
-            break;
+            Err(fault) => faults.push(fault),
         }
     }
     let count = |outcome| outcomes.iter().filter(|it| **it == outcome).count() as u64;
@@ -82,9 +83,17 @@ fn meetings_end_as_the_oracle_says() {
     println!(
         "{seeds:?}: {connected} connected, {either} that may be, {timeout} timeouts, {no_path} without a path, {lucky} lucky, {unlucky} unlucky"
     );
-    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    let first = &faults[..faults.len().min(MOST_FAULTS)];
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), first.join("\n"));
     assert!(lucky <= 1 + timeout / 50, "{lucky} were connected that should not");
     assert!(unlucky <= 1 + outcomes.len() as u64 / UNLUCKY, "{unlucky} failed where packets were lost");
+}
+
+#[test]
+fn what_once_failed_ends_as_the_oracle_says() {
+    for (seed, result) in hold_all(&ONCE_FAILED) {
+        assert!(matches!(result, Ok(Outcome::AsExpected(_))), "seed {seed}: {result:?}");
+    }
 }
 
 #[test]
@@ -97,6 +106,23 @@ fn a_seed_is_a_meeting() {
     for seed in 0..20 {
         assert_eq!(digest(seed), digest(seed));
     }
+}
+
+/// Holds a meeting for each seed, on every processor; how each ended, in the order of the seeds.
+fn hold_all(seeds: &[u64]) -> Vec<(u64, Result<Outcome, String>)> {
+    let hold = |seed| {
+        let meeting = || Meeting::new(Scenario::draw(seed)).run(seeds.len() == 1);
+        let result = std::panic::catch_unwind(meeting).unwrap_or_else(|_| Err("a panic".to_owned()));
+        (seed, result.map_err(|fault| format!("seed {seed}: {fault}\n{:#?}", Scenario::draw(seed))))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut results: Vec<_> = std::thread::scope(|scope| {
+        let share = |thread| seeds.iter().skip(thread).step_by(threads).copied().map(hold).collect::<Vec<_>>();
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || share(thread))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("panics are caught")).collect()
+    });
+    results.sort_by_key(|(seed, _)| *seed);
+    results
 }
 
 impl Meeting {
@@ -159,6 +185,11 @@ impl Meeting {
         let outcome = self.meet().and_then(|outcome| self.leave().map(|()| outcome));
         if shows_trace && !matches!(outcome, Ok(Outcome::AsExpected(_))) {
             println!("{}", self.world.net.trace());
+            for node in self.peers {
+                for (at, event) in &self.world.node(node).events {
+                    println!("{at} {}: {event:?}", self.world.host(node));
+                }
+            }
         }
         outcome
     }
@@ -258,19 +289,8 @@ impl Meeting {
         let peers = self.peers;
         let texts = [&b"from the listener"[..], b"from the connector"];
         let tcp = self.scenario.tcp;
-        for (side, text) in texts.into_iter().enumerate() {
-            if tcp {
-                self.world.send_stream(peers[side], session, text);
-            } else {
-                let path = self.world.node(peers[side]).events.iter().find_map(|(_, event)| match event {
-                    PeerEvent::Connected { path, .. } => Some(*path),
-                    _ => None,
-                });
-                self.world.send_data(peers[side], &path.expect("connected"), text);
-            }
-        }
         let has_arrived = |world: &World| {
-            (0..2).all(|side| {
+            [0, 1].map(|side| {
                 let (node, text) = (peers[side], texts[1 - side]);
                 match tcp {
                     true => world.stream_received(node, session) == text,
@@ -278,9 +298,37 @@ impl Meeting {
                 }
             })
         };
-        // A SYN-ACK's acknowledgement may have been lost, and what follows it waits.
-        let patience = if tcp { Duration::from_secs(60) } else { self.scenario.round_trip() };
-        if self.world.run_until(patience, has_arrived) { Ok(()) } else { Err("data did not arrive".to_owned()) }
+        // A SYN-ACK's acknowledgement may have been lost, and what follows it waits. Where checks were lost a NAT may change
+        // its port still, and a datagram that comes from there before a check is nobody's.
+        let (patience, times) = match (tcp, self.scenario.is_lossy()) {
+            (true, _) => (Duration::from_secs(60), 1),
+            (false, is_lossy) => (self.scenario.round_trip(), if is_lossy { 5 } else { 1 }),
+        };
+        let arrives = (0..times).any(|_| {
+            for (side, text) in texts.into_iter().enumerate() {
+                if tcp {
+                    self.world.send_stream(peers[side], session, text);
+                } else {
+                    let path = self.path_of(peers[side]);
+                    self.world.send_data(peers[side], &path, text);
+                }
+            }
+            self.world.run_until(patience, |world| has_arrived(world) == [true; 2])
+        });
+        if arrives { Ok(()) } else { Err(format!("whom data reached: {:?}", has_arrived(&self.world))) }
+    }
+
+    /// Where a connected peer's datagrams go.
+    fn path_of(&self, node: NodeId) -> Path {
+        let mut path = None;
+        for (_, event) in &self.world.node(node).events {
+            match (event, &mut path) {
+                (PeerEvent::Connected { path: found, .. }, _) => path = Some(*found),
+                (PeerEvent::Moved { remote, .. }, Some(path)) => path.remote = *remote,
+                _ => {}
+            }
+        }
+        path.expect("connected")
     }
 
     /// The connector leaves, and keeps nothing.
