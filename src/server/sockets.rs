@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn udp_is_bound_beside_a_listener_where_it_can_be() {
-        let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+        // An address whose ports no other test takes.
+        let listener = || TcpListener::bind("127.0.77.1:0").unwrap();
         let (first, lines) = (listener(), RefCell::new(Vec::new()));
         let local = first.local_addr().unwrap();
         let bound = bind_beside(first, &quiet).unwrap();
