@@ -151,6 +151,11 @@ impl Scenario {
         (0..2).any(|side| self.links(side).any(|link| link.loss > 0.0))
     }
 
+    /// Whether nothing is lost, nor overtakes what was sent before it.
+    pub(crate) fn is_steady(&self) -> bool {
+        !self.is_lossy() && (0..2).all(|side| self.links(side).all(|link| link.jitter.is_zero()))
+    }
+
     /// The longest round trip of the two, by way of the backbone.
     pub(crate) fn round_trip(&self) -> Duration {
         (0..2).flat_map(|side| self.links(side)).map(|link| (link.delay + link.jitter) * 2).sum()
