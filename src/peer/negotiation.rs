@@ -130,7 +130,7 @@ impl Negotiation {
     /// Whether the peer may send elsewhere than along the pair that was selected.
     pub(super) const fn has_renominated(&self) -> bool {
         match self {
-            Self::Datagrams (agent) => agent.has_renominated(),
+            Self::Datagrams(agent) => agent.has_renominated(),
             Self::Stream(_) => false,
         }
     }
