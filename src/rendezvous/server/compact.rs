@@ -27,8 +27,45 @@ impl Sighting {
         Self { since, socket: seen.socket, port: seen.remote.port(), ip: seen.remote.ip(), local: seen.local }
     }
 
+    pub(super) const fn is_ipv6(&self) -> bool {
+        self.ip.is_ipv6()
+    }
+
     pub(super) const fn seen(&self) -> Seen {
         Seen { socket: self.socket, local: self.local, remote: SocketAddr::new(self.ip, self.port) }
+    }
+}
+
+/// Where a client was seen: once in each family at most. Most have one, and the other takes room only where it is.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    first: Option<Sighting>,
+    second: Option<Box<Sighting>>,
+}
+
+impl Sightings {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Sighting> {
+        self.first.iter().chain(self.second.as_deref())
+    }
+
+    /// Notes where the client is now; where it was before in this family.
+    pub(super) fn replace(&mut self, new: Sighting) -> Option<Sighting> {
+        let mut known = self.first.iter_mut().chain(self.second.as_deref_mut());
+        if let Some(known) = known.find(|known| known.is_ipv6() == new.is_ipv6()) {
+            return Some(core::mem::replace(known, new));
+        }
+        if self.first.is_none() {
+            self.first = Some(new);
+        } else {
+            self.second = Some(Box::new(new));
+        }
+        None
+    }
+
+    /// Takes one out of which this is so.
+    pub(super) fn take_if(&mut self, is_it: impl Fn(&Sighting) -> bool) -> Option<Sighting> {
+        let first = self.first.take_if(|known| is_it(known));
+        first.or_else(|| self.second.take_if(|known| is_it(known)).map(|known| *known))
     }
 }
 
@@ -76,7 +113,36 @@ mod tests {
 
     #[test]
     fn there_is_no_padding() {
-        assert_eq!((size_of::<Option<Sighting>>(), size_of::<Claim>()), (48, 28));
+        assert_eq!((size_of::<Sightings>(), size_of::<Claim>()), (56, 28));
+    }
+
+    #[test]
+    fn there_is_one_sighting_of_each_family() {
+        let sighting = |remote: &str, socket| {
+            let seen =
+                Seen { socket: SocketId(socket), local: IpAddr::from([192, 0, 2, 1]), remote: remote.parse().unwrap() };
+            Sighting::new(seen, Instant::default())
+        };
+        let mut sightings = Sightings::default();
+        for (remote, socket, before) in [
+            ("198.51.100.1:1", 1, None),
+            ("[2001:db8::1]:1", 2, None),
+            ("198.51.100.1:2", 3, Some(1)),
+            ("[2001:db8::1]:2", 3, Some(2)),
+        ] {
+            let replaced = sightings.replace(sighting(remote, socket)).map(|known| known.seen().socket.0);
+            assert_eq!(replaced, before, "{remote}");
+        }
+        let ports = |sightings: &Sightings| sightings.iter().map(|known| known.seen().remote.port()).sum::<u16>();
+        assert_eq!(ports(&sightings), 4);
+        assert!(sightings.take_if(|known| known.seen().socket.0 == 1).is_none());
+        let is_third = |known: &Sighting| known.seen().socket.0 == 3;
+        assert!(sightings.take_if(is_third).is_some_and(|known| !known.is_ipv6()));
+        assert_eq!(ports(&sightings), 2);
+        assert!(sightings.replace(sighting("198.51.100.1:7", 4)).is_none());
+        assert_eq!(ports(&sightings), 9);
+        assert!(sightings.take_if(is_third).is_some_and(|known| known.is_ipv6()));
+        assert!(sightings.take_if(is_third).is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use core::{
 };
 
 use super::{
-    compact::{Claims, Sighting},
+    compact::{Claims, Sighting, Sightings},
     legacy::ipv4,
     rate::{network, provider},
     waiting::{Place, Waiter, Waiting},
@@ -53,8 +53,7 @@ pub(super) struct Listing {
 pub(super) struct Registration {
     pub(super) listing: Listing,
     /// Where and when it was seen last, in each family.
-    ipv4: Option<Sighting>,
-    ipv6: Option<Sighting>,
+    sightings: Sightings,
     /// The number of the last introduction sent to it.
     pub(super) sequence: u64,
     expires: Instant,
@@ -67,21 +66,15 @@ pub(super) struct Registration {
 impl Registration {
     /// Where it was seen, at most once in each family.
     pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
-        self.ipv4.into_iter().chain(self.ipv6).map(|sighting| sighting.seen())
-    }
-
-    const fn family(&mut self, address: SocketAddr) -> &mut Option<Sighting> {
-        if address.is_ipv6() { &mut self.ipv6 } else { &mut self.ipv4 }
-    }
-
-    const fn family_other(&mut self, address: SocketAddr) -> &mut Option<Sighting> {
-        if address.is_ipv6() { &mut self.ipv4 } else { &mut self.ipv6 }
+        self.sightings.iter().map(Sighting::seen)
     }
 
     /// Where clients of 2015 look for it.
     fn legacy_host(&self) -> Option<Ipv4Addr> {
-        let seen = self.ipv4.filter(|_| self.listing.legacy && self.listing.name.is_none())?.seen();
-        ipv4(seen.remote.ip())
+        if !self.listing.legacy || self.listing.name.is_some() {
+            return None;
+        }
+        self.seen().find_map(|seen| ipv4(seen.remote.ip()))
     }
 
     /// Whether it was last seen, in this family, exactly there.
@@ -234,7 +227,7 @@ impl Registry {
             let expires = now + self.lifetime;
             self.by_expiry.insert((expires, id));
             let registration =
-                Registration { listing, ipv4: None, ipv6: None, sequence: 0, expires, network, place: None };
+                Registration { listing, sightings: Sightings::default(), sequence: 0, expires, network, place: None };
             self.by_id.insert(id, Box::new(registration));
         }
         self.refresh(now, id, seen);
@@ -249,13 +242,14 @@ impl Registry {
         self.by_expiry.insert((registration.expires, id));
         let unnamed = registration.listing.name.is_none();
         // A family that was silent for as long as a registration may be is somebody else's address by now.
-        let other = registration.family_other(seen.remote);
-        if let Some(stale) = other.take_if(|stale| now >= stale.since + self.lifetime)
+        let is_other = |known: &Sighting| known.is_ipv6() != seen.remote.is_ipv6();
+        let stale = registration.sightings.take_if(|known| is_other(known) && now >= known.since + self.lifetime);
+        if let Some(stale) = stale
             && unnamed
         {
             self.by_address.remove(&(stale.seen().remote.ip(), id));
         }
-        let before = registration.family(seen.remote).replace(Sighting::new(seen, now)).map(|before| before.seen());
+        let before = registration.sightings.replace(Sighting::new(seen, now)).map(|before| before.seen());
         if unnamed && before.is_none_or(|before| before.remote.ip() != seen.remote.ip()) {
             if let Some(before) = before {
                 self.by_address.remove(&(before.remote.ip(), id));
@@ -274,10 +268,8 @@ impl Registry {
     /// A listener is no longer to be reached by this socket; nor is it registered, when that was the last.
     pub(super) fn leave(&mut self, id: RegistrationId, socket: SocketId) {
         let Some(registration) = self.by_id.get_mut(&id) else { return };
-        for family in [&mut registration.ipv4, &mut registration.ipv6] {
-            if let Some(gone) = family.take_if(|gone| gone.seen().socket == socket) {
-                self.by_address.remove(&(gone.seen().remote.ip(), id));
-            }
+        while let Some(gone) = registration.sightings.take_if(|known| known.seen().socket == socket) {
+            self.by_address.remove(&(gone.seen().remote.ip(), id));
         }
         if registration.legacy_host().is_none()
             && let Some(place) = registration.place.take()
