@@ -57,7 +57,10 @@ impl StreamLink {
         socket.set_tcp_keepalive(&probes.with_retries(KEEPALIVE_PROBES))?;
         let [closed, ended, reset, given_away] = [const { AtomicBool::new(false) }; 4];
         let socket = ManuallyDrop::new(socket);
-        Ok(Self { socket, session, path, closed, ended, reset, given_away, process: process::id() })
+        let mut link = Self { socket, session, path, closed, ended, reset, given_away, process: process::id() };
+        // The peer's first message may have been there before the connection was looked at: then we have measured nothing.
+        link.path.rtt = link.rtt().unwrap_or(path.rtt);
+        Ok(link)
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
