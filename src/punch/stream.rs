@@ -305,6 +305,13 @@ impl StreamAgent {
     pub(crate) fn set_peer_rtt(&mut self, rtt: Duration) {
         self.peer_rtt = Some(self.peer_rtt.map_or(rtt, |known| known.min(rtt)));
         self.be_patient(rtt * 2 + MARGIN);
+        // A first attempt that was to wait for long, since that was not known, waits no longer than those to come.
+        let patience = KNOWN_PATIENCE.max(self.patience);
+        for remote in self.remotes.iter_mut().filter(|remote| remote.silences == 0) {
+            if let Attempt::Connecting { since, until, .. } = &mut remote.attempt {
+                *until = (*until).min(*since + patience);
+            }
+        }
     }
 
     fn be_patient(&mut self, patience: Duration) {

@@ -202,8 +202,9 @@ fn a_lab_whose_process_is_killed_leaves_nothing() {
     let Some(_allowed) = Lab::or_skip("a_lab_whose_process_is_killed_leaves_nothing") else { return };
     // The last with the network model in it.
     for (signal, options) in [("INT", &[][..]), ("TERM", &[]), ("KILL", &[]), ("KILL", &["--delay", "1"])] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_natlab"));
-        command.arg("run").args(options).args([
+        // Tests that were started in the background ignore SIGINT, and so would the program.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_natlab"), "run"]).args(options).args([
             "--",
             "sh",
             "-c",
